@@ -1,0 +1,89 @@
+"""Shuffled minibatches of a rollout: by sample, or by whole environment where memory must be replayed in order."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.core.types import PyTree
+
+Learner = TypeVar("Learner")
+Metrics = TypeVar("Metrics")
+
+
+PACKED_LIMIT = 4096
+"""Up to this many items an order is drawn by sorting single 32-bit words; beyond, their random part gets too short."""
+
+
+class Minibatch(Struct):
+    """`samples` is `[M, …]`; with memory, `[T, b, …]` for `b` environments and `memory` is theirs at the start."""
+
+    samples: PyTree
+    memory: PyTree  # [b, …], or None
+    key: Key[Array, "*batch"]
+
+    def split(self, parts: int) -> "Minibatch":
+        """Cut into `parts` of equal size, stacked on a new leading axis; the key is consumed."""
+
+        def cut(axis: int) -> Callable[[Array], Array]:
+            def apply(leaf: Array) -> Array:
+                shape = (*leaf.shape[:axis], parts, leaf.shape[axis] // parts, *leaf.shape[axis + 1 :])
+                return jnp.moveaxis(leaf.reshape(shape), axis, 0)
+
+            return apply
+
+        return Minibatch(
+            samples=jax.tree.map(cut(0 if self.memory is None else 1), self.samples),
+            memory=jax.tree.map(cut(0), self.memory),
+            key=jax.random.split(self.key, parts),
+        )
+
+
+def scan_minibatches(
+    step: Callable[[Learner, Minibatch], tuple[Learner, Metrics]],
+    learner: Learner,
+    samples: PyTree,
+    memory: PyTree,
+    key: Key[Array, ""],
+    *,
+    num_epochs: int,
+    num_minibatches: int,
+) -> tuple[Learner, Metrics]:
+    """Pass over samples `[T, B, …]` `num_epochs` times, each time in a fresh order, a gradient step per minibatch.
+
+    Without memory all `T · B` samples are shuffled; with memory `[B, …]` whole environments are. Returns the learner
+    and the metrics stacked `[num_epochs · num_minibatches]`, in order. The key is consumed.
+    """
+    key_order, key_step = jax.random.split(key)
+    num_steps, num_envs = jax.tree.leaves(samples)[0].shape[:2]
+    if memory is None:
+        samples = jax.tree.map(lambda leaf: leaf.reshape(num_steps * num_envs, *leaf.shape[2:]), samples)
+    count = num_steps * num_envs if memory is None else num_envs
+    orders = random_orders(key_order, num_epochs, count)
+    indices = orders.reshape(num_epochs * num_minibatches, count // num_minibatches)
+    keys = jax.random.split(key_step, num_epochs * num_minibatches)
+
+    def take(index: Int[Array, "M"], key: Key[Array, ""]) -> Minibatch:
+        axis = 0 if memory is None else 1
+        chosen = jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), samples)
+        return Minibatch(samples=chosen, memory=jax.tree.map(lambda leaf: leaf[index], memory), key=key)
+
+    return jax.lax.scan(lambda learner, x: step(learner, take(*x)), learner, (indices, keys))
+
+
+def random_orders(key: Key[Array, ""], num_orders: int, count: int) -> Int[Array, "num_orders count"]:
+    """Draw independent random orders of `0 … count-1`. The key is consumed.
+
+    A few thousand items are sorted as words whose high bits are random and whose low bits are the item: one array
+    sorts about four times faster on a CPU than the pair of arrays `jax.random.permutation` sorts. Two items whose 20
+    or more random bits agree keep their order, a bias below 10⁻⁶ per pair.
+    """
+    if count > PACKED_LIMIT:
+        return jax.vmap(lambda key: jax.random.permutation(key, count))(jax.random.split(key, num_orders))
+    low_bits = jnp.uint32((1 << (count - 1).bit_length()) - 1)
+    words = jax.random.bits(key, (num_orders, count), jnp.uint32) & ~low_bits
+    words = words | jnp.arange(count, dtype=jnp.uint32)[None]
+    return (jnp.sort(words, axis=-1) & low_bits).astype(jnp.int32)

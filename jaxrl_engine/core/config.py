@@ -1,0 +1,211 @@
+"""What a run is: a tree of frozen dataclasses, checked at construction.
+
+A wrong value raises `ValueError` with one line that names the field and what is allowed. The strings below the fields
+are the command line's help. This module imports neither jax nor anything that does: `--help` must be instant.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+EnvValue = int | float | bool | str
+
+
+def require(condition: bool, field: str, allowed: str, value: object) -> None:
+    """Raise `ValueError` naming the field, what is allowed and what was given, unless the condition holds."""
+    if not condition:
+        raise ValueError(f"{field} must be {allowed}, not {value!r}")
+
+
+def _positive_int(config: object, group: str, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        require(valid, f"{group}{name}", "a whole number >= 1", value)
+
+
+def _in_range(config: object, group: str, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        valid = isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
+        bounds = f"a number >= {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
+        require(valid, f"{group}{name}", bounds, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation (Schulman et al. 2017)."""
+
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    anneal_learning_rate: bool = True
+    """Let the step size fall linearly to zero over the run (counted in minibatch steps)."""
+    gamma: float = 0.99
+    """Discount per environment step."""
+    gae_lambda: float = 0.95
+    """λ of generalised advantage estimation."""
+    clip_epsilon: float = 0.2
+    """Half-width of the interval the probability ratio is clipped to."""
+    clip_value: bool = False
+    """Clip the value loss around the old value too (off: ablations find it unhelpful)."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy bonus."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled so that their global norm is at most this."""
+    num_epochs: int = 4
+    """Passes over each rollout."""
+    num_minibatches: int = 4
+    """Gradient steps per pass."""
+    accumulate_gradients: int = 1
+    """Split each minibatch into this many parts and sum their gradients: less memory, the same step."""
+    normalize_advantages: bool = True
+    """Zero mean and unit deviation per minibatch."""
+    normalize_observations: bool = True
+    """Standardise observations by running statistics, frozen during a rollout and its update."""
+    normalize_rewards: bool = False
+    """Divide rewards by the running deviation of the discounted return."""
+    adam_epsilon: float = 1e-5
+    """Adam's ε."""
+
+    def __post_init__(self) -> None:
+        group = "ppo."
+        _in_range(self, group, 0.0, math.inf, "learning_rate", "entropy_coefficient", "value_coefficient")
+        _in_range(self, group, 0.0, 1.0, "gamma", "gae_lambda")
+        _in_range(self, group, 1e-6, math.inf, "clip_epsilon", "max_grad_norm")
+        _in_range(self, group, 1e-12, 1.0, "adam_epsilon")
+        _positive_int(self, group, "num_epochs", "num_minibatches", "accumulate_gradients")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Actor and critic: two networks of the same shape that share no weights."""
+
+    torso: Literal["auto", "mlp", "cnn"] = "auto"
+    """auto: cnn for observations with three axes (height, width, channels), mlp for all others."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the fully connected layers."""
+    activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
+    """Nonlinearity after each hidden layer."""
+    cnn_channels: tuple[int, ...] = (16, 32)
+    """Channels of the 3×3 convolutions of the cnn torso."""
+    recurrent: Literal["none", "gru"] = "none"
+    """Put a recurrent layer between torso and head; it is cleared where an episode starts."""
+    recurrent_size: int = 64
+    """Width of the recurrent layer."""
+    gaussian: Literal["diagonal", "tanh"] = "diagonal"
+    """Continuous actions: a diagonal Gaussian whose samples are clipped, or one squashed by tanh."""
+    initial_log_std: float = 0.0
+    """Logarithm of the Gaussian's standard deviation at the start, in units of half the action range."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the hidden layers; parameters, heads and losses stay float32."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_sizes", "cnn_channels"):
+            sizes = getattr(self, name)
+            valid = len(sizes) > 0 and all(isinstance(size, int) and size >= 1 for size in sizes)
+            require(valid, f"network.{name}", "one or more whole numbers >= 1", sizes)
+        _positive_int(self, "network.", "recurrent_size")
+        _in_range(self, "network.", -20.0, 5.0, "initial_log_std")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Greedy episodes in environments of their own, with keys of their own; training statistics are read, not fed."""
+
+    episodes: int = 128
+    """Episodes per evaluation, all in parallel."""
+    count: int = 10
+    """Evaluations over the run, evenly spaced, the last at its end (0: only at the end)."""
+    max_steps: int = 10_000
+    """An episode of a world without a time limit is cut here (and counted as cut)."""
+
+    def __post_init__(self) -> None:
+        _positive_int(self, "evaluation.", "episodes", "max_steps")
+        require(self.count >= 0, "evaluation.count", "a whole number >= 0", self.count)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When the whole run is saved, and how many saves are kept."""
+
+    every_seconds: float = 30.0
+    """Wall-clock seconds between two saves (a save never changes the result)."""
+    keep: int = 3
+    """Newest checkpoints kept, besides the one that evaluated best."""
+
+    def __post_init__(self) -> None:
+        _in_range(self, "checkpoint.", 0.0, math.inf, "every_seconds")
+        _positive_int(self, "checkpoint.", "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggingConfig:
+    """What is written while the run goes on."""
+
+    every_updates: int = 0
+    """Updates averaged into one row of metrics (0: about 500 rows over the run)."""
+    tensorboard: bool = True
+    """Write TensorBoard event files beside metrics.jsonl."""
+    wandb: bool = False
+    """Also send the metrics to Weights & Biases (needs the extra `wandb`)."""
+
+    def __post_init__(self) -> None:
+        require(self.every_updates >= 0, "logging.every_updates", "a whole number >= 0", self.every_updates)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run. Everything that can change its result is here."""
+
+    mode: Literal["sync"] = "sync"
+    """sync: rollout and update fused in one compiled program."""
+    env: str = "reacher"
+    """The world: reacher, probe:<name>, gymnax:<id> or brax:<id>."""
+    env_params: dict[str, EnvValue] = dataclasses.field(default_factory=dict)
+    """Parameters of the world by name, e.g. num_links 3."""
+    algo: Literal["ppo"] = "ppo"
+    """The learning algorithm."""
+    total_steps: int = 2_000_000
+    """Environment steps, all environments together, per seed; rounded up to whole updates."""
+    num_envs: int = 32
+    """Environments stepped in parallel (B)."""
+    num_steps: int = 32
+    """Steps of each environment between two updates (T)."""
+    seed: int = 0
+    """Everything random in the run follows from this."""
+    num_seeds: int = 1
+    """Independent runs with consecutive seeds, in one compiled program."""
+    sweep: tuple[str, ...] = ()
+    """Grid over traced settings, e.g. ppo.learning-rate=1e-4,3e-4; every combination runs with every seed."""
+    max_skipped_updates: int = 10
+    """Stop after this many non-finite updates in a row."""
+    ppo: PPOConfig = PPOConfig()
+    network: NetworkConfig = NetworkConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    def __post_init__(self) -> None:
+        counts = ("total_steps", "num_envs", "num_steps", "num_seeds", "max_skipped_updates")
+        _positive_int(self, "", *counts)
+        valid_seed = isinstance(self.seed, int) and 0 <= self.seed < 2**31
+        require(valid_seed, "seed", "a whole number from 0 to 2147483647", self.seed)
+        parts = self.ppo.num_minibatches * self.ppo.accumulate_gradients
+        unit, divisible = ("num_envs", self.num_envs) if self.network.recurrent != "none" else (
+            "num_envs × num_steps", self.samples_per_update)
+        require(divisible % parts == 0, "ppo.num_minibatches",
+                f"such that ppo.num_minibatches × ppo.accumulate_gradients divides {unit} = {divisible}", parts)
+
+    @property
+    def samples_per_update(self) -> int:
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        return -(-self.total_steps // self.samples_per_update)
+
+    @property
+    def updates_per_row(self) -> int:
+        return self.logging.every_updates or max(1, self.num_updates // 500)

@@ -1,0 +1,31 @@
+"""What a world must offer: two pure functions, its default parameters and its static facts."""
+
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Array, Key
+
+from jaxrl_engine.core.types import EnvSpec, TimeStep
+
+State = TypeVar("State")
+Params = TypeVar("Params", contravariant=True)
+
+
+@runtime_checkable
+class Environment(Protocol[State, Params]):
+    """One world, functional and never resetting itself; `envs.vector` batches it and resets it.
+
+    Both functions are written for one environment and are `vmap`ped. `params` is a pytree and may be batched as well:
+    a robot body is its world's parameters. Each key is consumed exactly once.
+    """
+
+    @property
+    def spec(self) -> EnvSpec: ...
+
+    def default_params(self) -> Any:
+        """Return the parameters `reset` and `step` take when the user asks for nothing else."""
+
+    def reset(self, key: Key[Array, ""], params: Params) -> tuple[State, TimeStep]:
+        """Start an episode: reward 0, neither terminated nor truncated, every metric 0."""
+
+    def step(self, key: Key[Array, ""], state: State, action: Array, params: Params) -> tuple[State, TimeStep]:
+        """Advance one step under the joint action `[A, *action.shape]`; report the true next observation."""

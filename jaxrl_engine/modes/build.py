@@ -1,0 +1,118 @@
+"""From a configuration to the objects a mode runs: world, algorithm, keys, traced settings, evaluation program."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key
+
+from jaxrl_engine.algos.ppo import PPO, PPOHyper, make_hyper
+from jaxrl_engine.core.config import Config
+from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
+from jaxrl_engine.envs.protocol import Environment
+from jaxrl_engine.envs.registry import make_env
+from jaxrl_engine.envs.vector import VectorEnv
+from jaxrl_engine.modes.evaluate import EpisodeResults, Policy, evaluate, greedy_policy, uniform_action
+from jaxrl_engine.runtime.config import sweep_settings
+
+EVALUATION_STREAM = 1
+"""Folded into a run's seed key, so that evaluation never shares randomness with training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """Everything a mode needs, made from the configuration alone."""
+
+    config: Config
+    env: Environment[Any, Any]
+    env_params: PyTree
+    algorithm: PPO
+    settings: tuple[dict[str, float], ...]  # one per point of the sweep; a single {} without one
+
+    @property
+    def num_runs(self) -> int | None:
+        """Number of independent runs `S`, or None for a single one (which then has no such axis)."""
+        runs = len(self.settings) * self.config.num_seeds
+        return None if runs == 1 else runs
+
+    @property
+    def run_labels(self) -> list[dict[str, float]]:
+        """Seed and swept settings of each run, in the order of the axis `S`."""
+        seeds = range(self.config.seed, self.config.seed + self.config.num_seeds)
+        return [{"seed": seed, **setting} for setting in self.settings for seed in seeds]
+
+    @property
+    def keys(self) -> Key[Array, "*runs"]:
+        """One key per run; points of a sweep share their seeds (common random numbers)."""
+        if self.num_runs is None:
+            return jax.random.key(self.config.seed)
+        return jnp.stack([jax.random.key(int(label["seed"])) for label in self.run_labels])
+
+    @property
+    def hyper(self) -> PPOHyper:
+        """Traced hyper-parameters, scalars or `[S]`."""
+        num_updates = self.config.num_updates
+        if self.num_runs is None:
+            return make_hyper(self.config.ppo, num_updates, self.settings[0])
+        each = [make_hyper(self.config.ppo, num_updates, setting) for setting in self.settings
+                for _ in range(self.config.num_seeds)]  # fmt: skip
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+    @property
+    def training_env(self) -> VectorEnv:
+        return VectorEnv(self.env, self.config.num_envs)
+
+    def evaluation(self, episodes: int) -> Callable[[TrainState, Key[Array, ""], Bool[Array, ""]], EpisodeResults]:
+        """Return the function `(train state, key, uniform) -> results [episodes]` of one run, for the caller to compile.
+
+        It plays greedily, or uniformly at random where `uniform` is true, so that both share one program.
+        """
+        vector_env = VectorEnv(self.env, episodes)
+        limit = min(self.env.spec.time_limit or self.config.evaluation.max_steps, self.config.evaluation.max_steps)
+
+        def one_run(train_state: TrainState, key: Key[Array, ""], uniform: Bool[Array, ""]) -> EpisodeResults:
+            policy = _mixed_policy(self, greedy_policy(self.algorithm, train_state), uniform)
+            carry = self.algorithm.initial_carry(episodes)
+            return evaluate(policy, carry, vector_env, key, self.env_params, limit)
+
+        return one_run
+
+    def evaluation_keys(self, updates: int | Int[Array, ""]) -> Key[Array, "*runs"]:
+        """Keys of the evaluation after `updates` updates: fresh episodes each time, the same for the same seed."""
+
+        def one_run(key: Key[Array, ""]) -> Key[Array, ""]:
+            return jax.random.fold_in(jax.random.fold_in(key, EVALUATION_STREAM), updates)
+
+        return one_run(self.keys) if self.num_runs is None else jax.vmap(one_run)(self.keys)
+
+
+def build(config: Config) -> Build:
+    """Make the world and the algorithm a configuration names.
+
+    Raises:
+        UserError: the world, its parameters, or a combination with the network is not possible.
+    """
+    env, env_params = make_env(config.env, config.env_params)
+    algorithm = PPO(spec=env.spec, config=config.ppo, network=config.network)
+    made = Build(
+        config=config, env=env, env_params=env_params, algorithm=algorithm, settings=tuple(sweep_settings(config))
+    )
+    try:
+        jax.eval_shape(algorithm.init, jax.random.key(0), make_hyper(config.ppo, config.num_updates))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return made
+
+
+def _mixed_policy(built: Build, greedy: Policy, uniform: Bool[Array, ""]) -> Policy:
+    space = built.env.spec.action
+
+    def policy(carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]:
+        key_greedy, key_uniform = jax.random.split(key)
+        action, carry = greedy(carry, timestep, key_greedy)
+        return jnp.where(uniform, uniform_action(space, timestep, key_uniform).astype(action.dtype), action), carry
+
+    return policy

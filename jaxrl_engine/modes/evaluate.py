@@ -1,0 +1,117 @@
+"""Whole episodes under a fixed policy: own environments, own keys, nothing learned and no statistics moved."""
+
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxrl_engine.algos.protocol import Algorithm
+from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
+from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.core.types import Leaf, PyTree, TimeStep, TrainState
+from jaxrl_engine.envs.vector import VectorEnv
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """`(memory, what is seen, key) -> (actions for the environments, memory)`; the key is consumed."""
+
+    def __call__(self, carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]: ...
+
+
+class EpisodeResults(Struct):
+    """One entry per evaluated episode."""
+
+    episode_return: Float[Leaf, "*batch"]  # undiscounted, mean over agents
+    episode_length: Int[Leaf, "*batch"]  # environment steps
+    cut: Bool[Leaf, "*batch"]  # still running after `max_steps`: the return is that of the part seen
+    metrics: dict[str, Float[Leaf, "*batch"]]  # the world's metrics at the final step
+
+
+class _Loop(Struct):
+    step: Int[Leaf, ""]
+    key: Key[Leaf, ""]
+    env: PyTree
+    timestep: TimeStep
+    carry: PyTree
+    done: Bool[Leaf, "*batch"]
+    results: EpisodeResults
+
+
+def greedy_policy(algorithm: Algorithm, train_state: TrainState) -> Policy:
+    """The policy that takes the most likely action."""
+
+    def policy(carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]:
+        decision, carry = algorithm.act(train_state, carry, timestep, key, greedy=True)
+        return decision.env_action, carry
+
+    return policy
+
+
+def uniform_action(space: ActionSpace, timestep: TimeStep, key: Key[Array, ""]) -> Array:
+    """Draw allowed actions uniformly for `[B, A]` (unbounded ones from a standard normal). The key is consumed."""
+    batch = timestep.reward.shape
+    if isinstance(space, Box):
+        if not space.bounded:
+            return jax.random.normal(key, (*batch, *space.shape))
+        low, high = (jnp.asarray(bound, jnp.float32).reshape(space.shape) for bound in (space.low, space.high))
+        return low + (high - low) * jax.random.uniform(key, (*batch, *space.shape))
+    nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
+    mask = timestep.action_mask
+    if mask is None:
+        mask = jnp.ones((*batch, sum(nvec)), bool)
+    logits, start, choices = jnp.where(mask, 0.0, -jnp.inf), 0, []
+    for width, subkey in zip(nvec, jax.random.split(key, len(nvec)), strict=True):
+        choices.append(jax.random.categorical(subkey, logits[..., start : start + width]))
+        start += width
+    return choices[0] if isinstance(space, Discrete) else jnp.stack(choices, axis=-1)
+
+
+def evaluate(
+    policy: Policy,
+    carry: PyTree,
+    vector_env: VectorEnv,
+    key: Key[Array, ""],
+    env_params: PyTree,
+    max_steps: int,
+) -> EpisodeResults:
+    """Run one episode in each of the `B` environments, stopping as soon as the last has ended.
+
+    `carry` is the policy's memory `[B, …]` at the start of an episode; no episode runs longer than `max_steps`. The
+    key is consumed.
+    """
+    key_reset, key_loop = jax.random.split(key)
+    begin = vector_env.reset(key_reset, env_params)
+    num_envs = vector_env.num_envs
+    results = EpisodeResults(
+        episode_return=begin.episode_return, episode_length=begin.episode_length, cut=jnp.ones(num_envs, bool),
+        metrics=begin.timestep.metrics,
+    )  # fmt: skip
+    loop = _Loop(
+        step=jnp.zeros((), jnp.int32), key=key_loop, env=begin.env, timestep=begin.timestep, carry=carry,
+        done=jnp.zeros(num_envs, bool), results=results,
+    )  # fmt: skip
+    step_all = jax.vmap(vector_env.env.step, in_axes=(0, 0, 0, vector_env.params_axis))
+
+    def step(loop: _Loop) -> _Loop:
+        key, key_act, key_step = jax.random.split(loop.key, 3)
+        action, carry = policy(loop.carry, loop.timestep, key_act)
+        env, timestep = step_all(jax.random.split(key_step, num_envs), loop.env, action, env_params)
+        running = ~loop.done
+        results = loop.results
+        updated = EpisodeResults(
+            episode_return=results.episode_return + jnp.where(running, timestep.reward.mean(axis=-1), 0.0),
+            episode_length=results.episode_length + running,
+            cut=results.cut & ~(running & timestep.done),
+            metrics={name: jnp.where(running, timestep.metrics[name], old) for name, old in results.metrics.items()},
+        )
+        return _Loop(
+            step=loop.step + 1, key=key, env=env, timestep=timestep, carry=carry,
+            done=loop.done | timestep.done, results=updated,
+        )  # fmt: skip
+
+    def unfinished(loop: _Loop) -> Bool[Array, ""]:
+        return (loop.step < max_steps) & ~loop.done.all()
+
+    return jax.lax.while_loop(unfinished, step, loop).results

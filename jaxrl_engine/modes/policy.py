@@ -1,0 +1,85 @@
+"""A saved policy: loaded from a run directory without writing to it, to be called, evaluated or drawn."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
+from jaxrl_engine.modes.build import Build, build
+from jaxrl_engine.modes.session import summarize
+from jaxrl_engine.modes.train import make_program
+from jaxrl_engine.runtime.checkpoint import CheckpointStore
+from jaxrl_engine.runtime.run_directory import RunDirectory
+
+POLICY_STREAM = 2
+"""Folded into the key of an evaluation asked for by hand: its episodes are not those seen during training."""
+
+
+class SavedPolicy:
+    """The greedy policy of a checkpoint and the world it was trained in.
+
+    Calling it acts in `B` environments: `action, memory = policy(timestep, memory)`, beginning with
+    `memory = policy.memory(num_envs)`.
+    """
+
+    def __init__(self, built: Build, train_state: TrainState, env_steps: int) -> None:
+        self.built = built
+        self.train_state = train_state  # of one run, without the axis S
+        self.env_steps = env_steps
+        self._act = jax.jit(self._decide)
+        self._evaluations: dict[int, Any] = {}
+
+    def __call__(self, timestep: TimeStep, memory: PyTree) -> tuple[Array, PyTree]:
+        return self._act(self.train_state, memory, timestep)
+
+    def memory(self, num_envs: int) -> PyTree:
+        """What the policy remembers at the start of an episode, `[B, …]`."""
+        return self.built.algorithm.initial_carry(num_envs)
+
+    def evaluate(self, episodes: int, *, seed: int = 0, uniform: bool = False) -> dict[str, Any]:
+        """Play fresh episodes greedily (or uniformly at random) and return the means of what was seen."""
+        if episodes not in self._evaluations:
+            self._evaluations[episodes] = jax.jit(self.built.evaluation(episodes))
+        key = jax.random.fold_in(jax.random.key(seed), POLICY_STREAM)
+        results = self._evaluations[episodes](self.train_state, key, jnp.asarray(uniform))
+        return summarize(jax.device_get(results))
+
+    def _decide(self, train_state: TrainState, memory: PyTree, timestep: TimeStep) -> tuple[Array, PyTree]:
+        unused_key: Key[Array, ""] = jax.random.key(0)  # a greedy choice draws nothing
+        decision, memory = self.built.algorithm.act(train_state, memory, timestep, unused_key, greedy=True)
+        return decision.env_action, memory
+
+
+def load_policy(path: Path, *, run: int | None = None, step: int | None = None) -> SavedPolicy:
+    """Load the policy of a run directory: its best checkpoint, or the one saved at environment step `step`.
+
+    `run` chooses one of several seeds or settings; by default the one that evaluated best at that checkpoint.
+
+    Raises:
+        UserError: not a run directory, no such checkpoint or run, or nothing readable.
+    """
+    directory = RunDirectory.read(path)
+    built = build(directory.config)
+    store = CheckpointStore(directory.checkpoints, keep=directory.config.checkpoint.keep, read_only=True)
+    template = jax.eval_shape(make_program(built).init, built.keys, built.hyper)
+    restored = store.restore(template, step if step is not None else store.best_step())
+    train_state = restored.state.train_state
+    if built.num_runs is not None:
+        index = _choose_run(run, built.num_runs, restored.metadata)
+        train_state = jax.tree.map(lambda leaf: leaf[index], train_state)
+    elif run not in (None, 0):
+        raise UserError(f"run must be 0 (this directory holds a single run), not {run}")
+    return SavedPolicy(built, jax.device_put(train_state), restored.step)
+
+
+def _choose_run(run: int | None, num_runs: int, metadata: dict[str, Any]) -> int:
+    if run is not None:
+        if not 0 <= run < num_runs:
+            raise UserError(f"run must be from 0 to {num_runs - 1}, not {run}")
+        return run
+    returns = metadata.get("evaluation", {}).get("return_per_seed", [0.0])
+    return returns.index(max(returns))

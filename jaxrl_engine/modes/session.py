@@ -1,0 +1,221 @@
+"""What every mode does between two chunks: metrics out, evaluation, checkpoints, signals, progress.
+
+Nothing here waits for the device while it could work: a chunk's metrics are read after the next chunk has been started,
+an evaluation is started beside it, and a checkpoint is written in the background from a copy.
+"""
+
+import collections
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_engine.core.types import PyTree
+from jaxrl_engine.modes.evaluate import EpisodeResults
+from jaxrl_engine.modes.sync import MAX_ROWS, Rows
+from jaxrl_engine.runtime.checkpoint import CheckpointStore
+from jaxrl_engine.runtime.metrics import MetricWriter
+from jaxrl_engine.runtime.progress import Progress
+from jaxrl_engine.runtime.run_directory import RunDirectory
+from jaxrl_engine.runtime.signals import StopSignals
+
+CHUNK_SECONDS = 0.5
+"""Aimed-for length of a chunk: signals, checkpoints and evaluations are served between two of them."""
+
+Row = dict[str, float | list[float] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a mode hands over: compiled programs and how they count."""
+
+    chunk: Callable[[PyTree, Any], tuple[PyTree, Rows]]
+    evaluate: Callable[[PyTree, int], EpisodeResults]  # started, not awaited
+    steps_per_update: int  # environment steps of one run
+    total_updates: int
+    updates_per_row: int
+    evaluation_points: frozenset[int]  # update counts
+    max_skipped_updates: int
+    save_seconds: float
+    metadata: Mapping[str, Any]  # goes into every checkpoint
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How a session ended."""
+
+    state: PyTree
+    updates: int
+    status: str  # finished | interrupted | failed
+    message: str
+    signal: int | None
+    train_seconds: float
+    evaluation: dict[str, Any]
+
+
+@dataclasses.dataclass
+class _Chunk:
+    rows: Rows
+    updates: int
+    length: int
+
+
+@dataclasses.dataclass
+class _Evaluation:
+    results: EpisodeResults
+    updates: int
+    state: PyTree  # a copy: what will be saved under this evaluation's score
+
+
+class Session:
+    """One process's share of a run, from its first chunk to its last."""
+
+    def __init__(
+        self, job: Job, run: RunDirectory, store: CheckpointStore, writer: MetricWriter, progress: Progress
+    ) -> None:
+        self.job = job
+        self.run_directory = run
+        self.store = store
+        self.writer = writer
+        self.progress = progress
+        self.pending: collections.deque[_Chunk | _Evaluation] = collections.deque()
+        self.chunk_length = 1
+        self.last_read = time.perf_counter()
+        self.last_save = time.perf_counter()
+        self.last_row: Row = {}
+        self.saved_updates = -1
+        self.skipped_in_a_row = 0
+        self.evaluation: dict[str, Any] = {}
+
+    def run(self, state: PyTree, updates: int, signals: StopSignals) -> Outcome:
+        """Go on from `state` after `updates` updates until the job is done, a signal comes, or learning breaks."""
+        begun = self.last_read = self.last_save = time.perf_counter()
+        failed = False
+        while updates < self.job.total_updates and signals.received is None and not failed:
+            length = self._next_length(updates)
+            state, rows = self.job.chunk(state, np.int32(length))
+            updates += length
+            self.pending.append(_Chunk(rows=rows, updates=updates, length=length))
+            if updates in self.job.evaluation_points:
+                self.pending.append(_Evaluation(self.job.evaluate(state, updates), updates, jax.tree.map(jnp.copy, state)))
+            self._drain(keep=1)
+            failed = self.skipped_in_a_row >= self.job.max_skipped_updates
+            if not failed and time.perf_counter() - self.last_save >= self.job.save_seconds:
+                self._save(state, updates, score=None)
+        self._drain(keep=0)
+        failed = self.skipped_in_a_row >= self.job.max_skipped_updates
+        done = int(np.max(jax.device_get(state.updates)))
+        seconds = time.perf_counter() - begun
+        if done != self.saved_updates:
+            self._save(state, done, score=None)
+        self.store.wait()
+        status, message = self._verdict(done, failed, signals)
+        return Outcome(
+            state=state, updates=done, status=status, message=message, signal=signals.received,
+            train_seconds=seconds, evaluation=self.evaluation,
+        )  # fmt: skip
+
+    def _verdict(self, updates: int, failed: bool, signals: StopSignals) -> tuple[str, str]:
+        if failed:
+            return "failed", (
+                f"{self.skipped_in_a_row} updates in a row had a loss or gradient that was not finite; "
+                f"the state is saved at step {updates * self.job.steps_per_update} for diagnosis"
+            )
+        if updates < self.job.total_updates:
+            return "interrupted", f"stopped by signal {signals.received}; resume with --resume {self.run_directory.path}"
+        return "finished", ""
+
+    def _next_length(self, updates: int) -> int:
+        """Updates of the next chunk: about half a second, ending where an evaluation is due."""
+        ahead = [point for point in self.job.evaluation_points if point > updates]
+        boundary = min([self.job.total_updates, *ahead])
+        rows_fit = (MAX_ROWS - 1) * self.job.updates_per_row
+        return max(1, min(self.chunk_length, boundary - updates, rows_fit))
+
+    def _drain(self, keep: int) -> None:
+        """Read what the device has finished, leaving the newest `keep` entries to it."""
+        while len(self.pending) > keep:
+            entry = self.pending.popleft()
+            if isinstance(entry, _Chunk):
+                self._read_chunk(entry)
+            else:
+                self._read_evaluation(entry)
+
+    def _read_chunk(self, chunk: _Chunk) -> None:
+        rows: Rows = jax.device_get(chunk.rows)
+        now = time.perf_counter()
+        seconds, self.last_read = now - self.last_read, now
+        self.skipped_in_a_row = int(rows.skipped_in_a_row)
+        steps_per_second = chunk.length * self.job.steps_per_update / seconds
+        self.chunk_length = max(1, min(4 * chunk.length, round(chunk.length * CHUNK_SECONDS / seconds)))
+        for index in range(int(rows.count)):
+            self.last_row = {name: as_plain(values[index]) for name, values in rows.values.items()}
+            self.last_row |= per_run({name: values[index] for name, values in rows.values.items()})
+            self.last_row["Perf/SPS"] = steps_per_second
+            self.writer.write(int(rows.updates[index]) * self.job.steps_per_update, self.last_row)
+        env_steps = chunk.updates * self.job.steps_per_update
+        self.progress.update(env_steps, steps_per_second, self.last_row)
+        self.run_directory.write_status(
+            state="running", env_steps=env_steps, total_steps=self.job.total_updates * self.job.steps_per_update,
+            updates=chunk.updates, steps_per_second=steps_per_second, metrics=self.last_row,
+        )  # fmt: skip
+
+    def _read_evaluation(self, entry: _Evaluation) -> None:
+        self.evaluation = summarize(jax.device_get(entry.results))
+        env_steps = entry.updates * self.job.steps_per_update
+        self.writer.write(env_steps, {f"Eval/{name}": value for name, value in self.evaluation.items()})
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in self.evaluation.items() if isinstance(value, float))
+        self.progress.message(f"evaluation at {env_steps} steps: {shown}")
+        self._save(entry.state, entry.updates, score=self.evaluation["return"])
+        self.last_read = time.perf_counter()
+
+    def _save(self, state: PyTree, updates: int, score: float | None) -> None:
+        if updates <= self.saved_updates:
+            return
+        metadata = {**self.job.metadata, "updates": updates, "evaluation": self.evaluation}
+        self.writer.flush()
+        self.store.save(updates * self.job.steps_per_update, state, metadata, score)
+        self.saved_updates, self.last_save = updates, time.perf_counter()
+
+
+def evaluation_points(total_updates: int, count: int) -> frozenset[int]:
+    """Update counts after which to evaluate: `count` evenly spaced ones, and the end."""
+    points = {max(1, round(total_updates * (index + 1) / count)) for index in range(count)}
+    return frozenset(points | {total_updates})
+
+
+def summarize(results: EpisodeResults) -> dict[str, Any]:
+    """Means over episodes (and over runs, then also `<name>_per_seed` lists) of what an evaluation saw."""
+    values = {"return": results.episode_return, "length": results.episode_length, "cut_rate": results.cut}
+    for name, value in results.metrics.items():
+        values["success_rate" if name == "success" else name] = value
+    summary: dict[str, Any] = {}
+    for name, value in values.items():
+        by_run = np.asarray(value, np.float64).mean(axis=-1)
+        summary[name] = float(by_run.mean())
+        if by_run.ndim:
+            summary[f"{name}_per_seed"] = [float(x) for x in by_run]
+    if not np.any(results.cut):
+        summary = {name: value for name, value in summary.items() if not name.startswith("cut_rate")}
+    return summary
+
+
+def as_plain(value: np.ndarray) -> float | None:
+    """Mean over runs as a number JSON can hold; None where nothing was observed."""
+    observed = np.asarray(value, np.float64)
+    observed = observed[np.isfinite(observed)]
+    return float(observed.mean()) if observed.size else None
+
+
+def per_run(values: Mapping[str, np.ndarray]) -> Row:
+    """`<name>_per_seed` lists where there are several runs."""
+    lists: Row = {}
+    for name, value in values.items():
+        if np.ndim(value):
+            lists[f"{name}_per_seed"] = [float(x) if math.isfinite(x) else None for x in value]  # type: ignore[misc]
+    return lists

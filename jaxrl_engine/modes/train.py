@@ -1,0 +1,218 @@
+"""A run from start to end: build, compile, restore or begin, train, evaluate, summarise."""
+
+import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jaxrl_engine.core.config import Config
+from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.core.types import PyTree, TrainState
+from jaxrl_engine.modes.build import Build, build
+from jaxrl_engine.modes.evaluate import EpisodeResults
+from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points, summarize
+from jaxrl_engine.modes.sync import RunState, SyncProgram
+from jaxrl_engine.runtime.checkpoint import CheckpointStore
+from jaxrl_engine.runtime.config import config_to_dict, differences
+from jaxrl_engine.runtime.devices import CompileClock, data_mesh, environment_record, peak_memory_bytes
+from jaxrl_engine.runtime.metrics import MetricWriter
+from jaxrl_engine.runtime.progress import Progress
+from jaxrl_engine.runtime.run_directory import RunDirectory
+from jaxrl_engine.runtime.signals import StopSignals
+
+CHANGEABLE = ("total_steps", "max_skipped_updates", "evaluation.", "checkpoint.", "logging.")
+"""Settings a resumed run may change; any other would make it a different run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished (or interrupted) run leaves in memory; the same is in its directory."""
+
+    run_dir: Path
+    summary: dict[str, Any]
+    signal: int | None
+
+
+class Evaluator:
+    """The compiled evaluation of a build: greedy by default, uniformly random on request."""
+
+    def __init__(self, built: Build, train_state: PyTree) -> None:
+        self.built = built
+        evaluate = built.evaluation(built.config.evaluation.episodes)
+        if built.num_runs is not None:
+            evaluate = jax.vmap(evaluate, in_axes=(0, 0, None))
+        keys = jax.eval_shape(built.evaluation_keys, 0)
+        self._lowered = jax.jit(evaluate).lower(train_state, keys, jax.ShapeDtypeStruct((), jnp.bool_))
+        self._compiled: Any = None
+
+    def compile(self) -> None:
+        self._compiled = self._lowered.compile()
+
+    def __call__(self, train_state: TrainState, updates: int, *, uniform: bool = False) -> EpisodeResults:
+        return self._compiled(train_state, self.built.evaluation_keys(updates), jnp.asarray(uniform))
+
+
+def make_program(built: Build, num_devices: int = 1) -> SyncProgram:
+    """The fused program of a build, its environments split over `num_devices` devices.
+
+    Raises:
+        UserError: the environments cannot be split evenly.
+    """
+    if built.config.num_envs % num_devices:
+        raise UserError(f"num_envs must be a multiple of the {num_devices} devices, not {built.config.num_envs}")
+    return SyncProgram(
+        algorithm=built.algorithm,
+        vector_env=built.training_env,
+        env_params=built.env_params,
+        num_steps=built.config.num_steps,
+        updates_per_row=built.config.updates_per_row,
+        max_skipped_updates=built.config.max_skipped_updates,
+        num_runs=built.num_runs,
+        mesh=data_mesh(num_devices) if num_devices > 1 else None,
+    )
+
+
+def train(
+    config: Config,
+    *,
+    run_dir: Path | None = None,
+    resume: Path | None = None,
+    num_devices: int = 1,
+    quiet: bool = False,
+) -> Result:
+    """Train as configured, in a new run directory or going on in the one to `resume`.
+
+    Raises:
+        UserError: the input is at fault (nothing on disk is lost).
+        RunError: the machine is (disk full, …); the last checkpoint stands.
+    """
+    clock = CompileClock()
+    built = build(config)
+    run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
+    with run, StopSignals() as signals, clock:
+        progress = Progress(total_steps=config.num_updates * config.samples_per_update, quiet=quiet)
+        run.write_status(state="starting", env_steps=0, total_steps=config.total_steps, message="compiling")
+        try:
+            return _train(built, run, signals, clock, progress, resuming=resume is not None, num_devices=num_devices)
+        except BaseException as error:
+            run.write_status(state="failed", message=f"{type(error).__name__}: {error}".splitlines()[0])
+            raise
+        finally:
+            progress.close()
+
+
+def _train(
+    built: Build, run: RunDirectory, signals: StopSignals, clock: CompileClock, progress: Progress, *,
+    resuming: bool, num_devices: int,
+) -> Result:  # fmt: skip
+    config, started = built.config, time.perf_counter()
+    program = make_program(built, num_devices)
+    store = CheckpointStore(run.checkpoints, keep=config.checkpoint.keep)
+    abstract = jax.eval_shape(program.init, built.keys, built.hyper)
+    state, updates = _first_state(built, program, store, abstract, resuming)
+    chunk, evaluator = _compile(built, program, state)
+    compile_seconds = time.perf_counter() - started
+    progress.message(f"run directory {run.path}")
+    progress.message(f"compiled in {compile_seconds:.1f} s ({clock.cache_hits} of {clock.compilations} from the cache)")
+    random = summarize(evaluator(state.train_state, 0, uniform=True))
+    writer = MetricWriter(
+        run, tensorboard=config.logging.tensorboard, wandb=config.logging.wandb,
+        resume_env_steps=updates * config.samples_per_update if resuming else None,
+    )  # fmt: skip
+    job = _job(built, chunk, evaluator)
+    try:
+        session = Session(job, run, store, writer, progress)
+        first_update = updates
+        outcome = session.run(state, updates, signals)
+    finally:
+        writer.close()
+        store.close()
+    summary = _summary(built, outcome, outcome.updates - first_update, compile_seconds, random)
+    run.write_summary(summary)
+    run.write_status(
+        state=outcome.status, env_steps=summary["env_steps"], total_steps=config.num_updates * config.samples_per_update,
+        updates=outcome.updates, steps_per_second=summary["steps_per_second"], message=outcome.message,
+    )  # fmt: skip
+    return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
+
+
+def _first_state(
+    built: Build, program: SyncProgram, store: CheckpointStore, abstract: RunState, resuming: bool
+) -> tuple[RunState, int]:
+    if not resuming:
+        return program.init(built.keys, built.hyper), 0
+    restored = store.restore(abstract)
+    state = restored.state.replace(train_state=restored.state.train_state.replace(hyper=built.hyper))
+    shardings = program.shardings(abstract)
+    state = jax.device_put(state, shardings) if shardings is not None else jax.device_put(state)
+    return state, int(restored.metadata["updates"])
+
+
+def _compile(built: Build, program: SyncProgram, state: RunState) -> tuple[Any, Evaluator]:
+    """Compile training and evaluation side by side: XLA does not hold the interpreter while it works."""
+    evaluator = Evaluator(built, state.train_state)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        other = pool.submit(evaluator.compile)
+        chunk = program.compile(state)
+        other.result()
+    return chunk, evaluator
+
+
+def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
+    config = built.config
+    return Job(
+        chunk=chunk,
+        evaluate=lambda state, updates: evaluator(state.train_state, updates),
+        steps_per_update=config.samples_per_update,
+        total_updates=config.num_updates,
+        updates_per_row=config.updates_per_row,
+        evaluation_points=evaluation_points(config.num_updates, config.evaluation.count),
+        max_skipped_updates=config.max_skipped_updates,
+        save_seconds=config.checkpoint.every_seconds,
+        metadata={"config": config_to_dict(config)},
+    )
+
+
+def _reopen(path: Path, config: Config) -> RunDirectory:
+    """Open a run to go on with it, accepting only changes that leave it the same run."""
+    run = RunDirectory.open(path)
+    changed = [line for line in differences(run.config, config) if not line.startswith(CHANGEABLE)]
+    if changed:
+        raise UserError(f"--resume keeps a run's settings, but {'; '.join(changed)}")
+    run.update_config(config)
+    return run
+
+
+def _summary(
+    built: Build, outcome: Outcome, updates_here: int, compile_seconds: float, random: dict[str, Any]
+) -> dict[str, Any]:
+    config = built.config
+    steps_here = updates_here * config.samples_per_update
+    summary = {
+        "mode": config.mode,
+        "env": config.env,
+        "algo": config.algo,
+        "seed": config.seed,
+        "num_seeds": config.num_seeds,
+        "status": outcome.status,
+        "message": outcome.message,
+        "env_steps": outcome.updates * config.samples_per_update,
+        "updates": outcome.updates,
+        "wall_seconds": outcome.train_seconds + compile_seconds,
+        "compile_seconds": compile_seconds,
+        "steps_per_second": steps_here / outcome.train_seconds if outcome.train_seconds else None,
+        "eval": outcome.evaluation,
+        "random_policy": random,
+        "peak_memory_bytes": peak_memory_bytes(),
+        **environment_record(),
+    }
+    if built.num_runs is not None:
+        summary["runs"] = built.run_labels
+    return summary
+
+

@@ -1,0 +1,80 @@
+"""From features `[samples, H]` to distributions over each agent's actions, `batch` being the samples' own axes."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxrl_engine.core.config import NetworkConfig
+from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
+from jaxrl_engine.nets.torsos import dense
+from jaxrl_engine.ops.distributions import Categorical, DiagonalGaussian, Distribution, MultiDiscrete, TanhGaussian
+
+POLICY_GAIN = 0.01
+"""Gain of the last policy layer: nearly uniform actions at the start (Andrychowicz et al. 2021, §3.2)."""
+
+
+class DiscreteHead(nn.Module):
+    """Logits of one choice (`nvec` of length 1) or of several independent ones."""
+
+    nvec: tuple[int, ...]
+    joint: bool  # a Discrete space: its action is a scalar
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "samples H"], mask: Bool[Array, "*batch n"] | None, batch: tuple[int, ...]
+    ) -> Distribution:
+        logits = dense(sum(self.nvec), POLICY_GAIN, jnp.dtype("float32"), name="logits")(features)
+        logits = logits.reshape(*batch, -1)
+        if self.joint:
+            return Categorical(logits=logits, mask=mask)
+        return MultiDiscrete(logits=logits, mask=mask, nvec=self.nvec)
+
+
+class GaussianHead(nn.Module):
+    """Mean from the features, standard deviation a parameter of its own that no state changes."""
+
+    size: int
+    initial_log_std: float
+    squash: bool
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "samples H"], mask: None, batch: tuple[int, ...]) -> Distribution:
+        mean = dense(self.size, POLICY_GAIN, jnp.dtype("float32"), name="mean")(features).reshape(*batch, -1)
+        log_std = self.param("log_std", nn.initializers.constant(self.initial_log_std), (self.size,))
+        family = TanhGaussian if self.squash else DiagonalGaussian
+        return family(mean=mean, log_std=jnp.broadcast_to(log_std, mean.shape))
+
+
+def make_head(config: NetworkConfig, action: ActionSpace) -> nn.Module:
+    """Choose the head for an action space.
+
+    Raises:
+        ValueError: a squashed Gaussian was asked for actions without bounds.
+    """
+    if isinstance(action, Discrete):
+        return DiscreteHead(nvec=(action.n,), joint=True)
+    if not isinstance(action, Box):
+        return DiscreteHead(nvec=action.nvec, joint=False)
+    if config.gaussian == "tanh" and not action.bounded:
+        raise ValueError("network.gaussian must be diagonal where actions are unbounded, not 'tanh'")
+    return GaussianHead(int(np.prod(action.shape)), config.initial_log_std, config.gaussian == "tanh")
+
+
+def to_environment(action: ActionSpace, distribution: Distribution, raw: Array) -> Array:
+    """Turn a sample of the policy into what the world receives.
+
+    Choices pass unchanged. Real actions are drawn in units of half the action range: `[-1, 1]` maps to `[low, high]`
+    where both are finite and to itself elsewhere. A diagonal Gaussian's sample is clipped there (its log-probability
+    stays that of the unclipped one); a squashed one goes through tanh.
+    """
+    if not isinstance(action, Box):
+        return raw
+    low, high = np.reshape(action.low, action.shape), np.reshape(action.high, action.shape)
+    finite = np.isfinite(low) & np.isfinite(high)
+    centre = jnp.asarray(np.where(finite, (low + high) / 2, 0.0), jnp.float32)
+    scale = jnp.asarray(np.where(finite, (high - low) / 2, 1.0), jnp.float32)
+    shaped = raw.reshape(*raw.shape[:-1], *action.shape)
+    if isinstance(distribution, TanhGaussian):
+        return centre + scale * jnp.tanh(shaped)
+    return jnp.clip(centre + scale * shaped, jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32))

@@ -1,0 +1,70 @@
+"""Networks from one agent's observation to features: fully connected, or convolutional for small images."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrl_engine.core.config import NetworkConfig
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "elu": jax.nn.elu,
+    "silu": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+}
+
+
+def dense(width: int, scale: float, dtype: jnp.dtype, name: str | None = None) -> nn.Dense:
+    """A fully connected layer, orthogonal weights of the given gain and zero bias (Engstrom et al. 2020, §3)."""
+    return nn.Dense(width, kernel_init=nn.initializers.orthogonal(scale), dtype=dtype, name=name)
+
+
+class MLP(nn.Module):
+    """Fully connected layers with one activation after each."""
+
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    compute_dtype: str
+
+    @nn.compact
+    def __call__(self, observation: Float[Array, "samples *shape"]) -> Float[Array, "samples H"]:
+        x = observation.reshape(observation.shape[0], -1)
+        for width in self.hidden_sizes:
+            x = ACTIVATIONS[self.activation](dense(width, 2**0.5, jnp.dtype(self.compute_dtype))(x))
+        return x
+
+
+class CNN(nn.Module):
+    """3×3 convolutions that keep height and width, then fully connected layers (Young & Tian 2019, §3: MinAtar)."""
+
+    channels: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    activation: str
+    compute_dtype: str
+
+    @nn.compact
+    def __call__(self, observation: Float[Array, "samples height width channel"]) -> Float[Array, "samples H"]:
+        activation = ACTIVATIONS[self.activation]
+        dtype = jnp.dtype(self.compute_dtype)
+        x = observation
+        for width in self.channels:
+            x = activation(nn.Conv(width, (3, 3), kernel_init=nn.initializers.orthogonal(2**0.5), dtype=dtype)(x))
+        return MLP(self.hidden_sizes, self.activation, self.compute_dtype)(x)
+
+
+def make_torso(config: NetworkConfig, observation_shape: tuple[int, ...]) -> nn.Module:
+    """Choose the torso for observations of this shape; `auto` takes the CNN for three axes.
+
+    Raises:
+        ValueError: a CNN was asked for observations that are not `[height, width, channels]`.
+    """
+    is_image = len(observation_shape) == 3
+    if config.torso == "cnn" and not is_image:
+        raise ValueError(f"network.torso must be mlp for observations of shape {observation_shape}, not 'cnn'")
+    if is_image and config.torso != "mlp":
+        return CNN(config.cnn_channels, config.hidden_sizes, config.activation, config.compute_dtype)
+    return MLP(config.hidden_sizes, config.activation, config.compute_dtype)

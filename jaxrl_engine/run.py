@@ -1,0 +1,87 @@
+"""`python -m jaxrl_engine.run`: parse, then hand over. Arguments are checked before jax is imported.
+
+Exit codes: 0 finished; 2 bad input (one line); 1 a failure of the run, named; 130 and 143 after SIGINT and SIGTERM,
+with a checkpoint of the last finished chunk.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.runtime.config import Invocation, parse, to_yaml
+from jaxrl_engine.runtime.errors import RunError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    invocation = parse(sys.argv[1:] if argv is None else argv)
+    if invocation.print_config:
+        print(to_yaml(invocation.config), end="")
+        return 0
+    try:
+        return _run(invocation)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(invocation: Invocation) -> int:
+    from jaxrl_engine.runtime.devices import configure_platform, enable_compile_cache
+
+    configure_platform(invocation.platform, invocation.num_devices)
+    enable_compile_cache()
+    if invocation.eval_only:
+        return _evaluate_only(invocation)
+    from jaxrl_engine.modes.train import train
+    from jaxrl_engine.runtime.signals import exit_code
+
+    result = train(
+        invocation.config,
+        run_dir=invocation.run_dir,
+        resume=invocation.resume,
+        num_devices=invocation.num_devices,
+        quiet=invocation.quiet,
+    )
+    print(_report(result.summary))
+    if result.summary["status"] == "failed":
+        print(f"error: {result.summary['message']}", file=sys.stderr)
+        return 1
+    return 0 if result.signal is None else exit_code(result.signal)
+
+
+def _evaluate_only(invocation: Invocation) -> int:
+    from jaxrl_engine.modes.policy import load_policy
+
+    if invocation.resume is None:
+        raise UserError("--eval-only needs --resume DIR, the run to evaluate")
+    policy = load_policy(invocation.resume)
+    episodes = invocation.config.evaluation.episodes
+    print(_table({"policy": policy.evaluate(episodes), "random": policy.evaluate(episodes, uniform=True)}))
+    return 0
+
+
+def _report(summary: dict[str, Any]) -> str:
+    head = f"{summary['status']} after {summary['env_steps']} steps, {summary['wall_seconds']:.1f} s"
+    speed = summary["steps_per_second"]
+    if speed:
+        head += f" ({summary['compile_seconds']:.1f} s compiling, then {speed:,.0f} steps/s)"
+    return head + "\n" + _table({"policy": summary["eval"], "random": summary["random_policy"]})
+
+
+def _table(rows: dict[str, dict[str, Any]]) -> str:
+    """One line per policy, one column per number every policy has."""
+    names = [name for name, value in next(iter(rows.values())).items() if isinstance(value, float)]
+    widths = [max(len(name), 10) for name in names]
+    lines = ["  ".join(["policy".ljust(8), *(name.rjust(width) for name, width in zip(names, widths, strict=True))])]
+    for label, values in rows.items():
+        cells = [f"{values[name]:.4g}".rjust(width) for name, width in zip(names, widths, strict=True)]
+        lines.append("  ".join([label.ljust(8), *cells]))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
