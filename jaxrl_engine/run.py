@@ -10,7 +10,9 @@ from typing import Any
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.config import Invocation, parse, to_yaml
-from jaxrl_engine.runtime.errors import RunError
+from jaxrl_engine.runtime.errors import RunError, exit_with
+from jaxrl_engine.runtime.logs import configure_logging
+from jaxrl_engine.runtime.tables import results_table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,14 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if invocation.print_config:
         print(to_yaml(invocation.config), end="")
         return 0
+    configure_logging(invocation.log_level, invocation.quiet)
     try:
         return _run(invocation)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (UserError, RunError) as error:
+        exit_with(error)
 
 
 def _run(invocation: Invocation) -> int:
@@ -60,7 +59,7 @@ def _evaluate_only(invocation: Invocation) -> int:
         raise UserError("--eval-only needs --resume DIR, the run to evaluate")
     policy = load_policy(invocation.resume)
     episodes = invocation.config.evaluation.episodes
-    print(_table({"policy": policy.evaluate(episodes), "random": policy.evaluate(episodes, uniform=True)}))
+    print(results_table({"policy": policy.evaluate(episodes), "random": policy.evaluate(episodes, uniform=True)}))
     return 0
 
 
@@ -69,18 +68,7 @@ def _report(summary: dict[str, Any]) -> str:
     speed = summary["steps_per_second"]
     if speed:
         head += f" ({summary['compile_seconds']:.1f} s compiling, then {speed:,.0f} steps/s)"
-    return head + "\n" + _table({"policy": summary["eval"], "random": summary["random_policy"]})
-
-
-def _table(rows: dict[str, dict[str, Any]]) -> str:
-    """One line per policy, one column per number every policy has."""
-    names = [name for name, value in next(iter(rows.values())).items() if isinstance(value, float)]
-    widths = [max(len(name), 10) for name in names]
-    lines = ["  ".join(["policy".ljust(8), *(name.rjust(width) for name, width in zip(names, widths, strict=True))])]
-    for label, values in rows.items():
-        cells = [f"{values[name]:.4g}".rjust(width) for name, width in zip(names, widths, strict=True)]
-        lines.append("  ".join([label.ljust(8), *cells]))
-    return "\n".join(lines)
+    return head + "\n" + results_table({"policy": summary["eval"], "random": summary["random_policy"]})
 
 
 if __name__ == "__main__":

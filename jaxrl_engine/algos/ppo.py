@@ -80,9 +80,18 @@ class Samples(Struct):
 
 
 def make_hyper(config: PPOConfig, num_updates: int, changes: Mapping[str, float] | None = None) -> PPOHyper:
-    """The traced hyper-parameters of a run; `changes` are a sweep's settings by field name."""
+    """The traced hyper-parameters of a run; `changes` are a sweep's settings by dotted name (`ppo.gamma`).
+
+    Raises:
+        ValueError: a setting that is not traced.
+    """
     names = [field.name for field in dataclasses.fields(PPOHyper) if field.name != "anneal_updates"]  # type: ignore[arg-type]
-    values = {name: getattr(config, name) for name in names} | dict(changes or {})
+    values = {name: getattr(config, name) for name in names}
+    for dotted, value in (changes or {}).items():
+        group, _, name = dotted.partition(".")
+        if group != "ppo" or name not in values:
+            raise ValueError(f"{dotted} is not traced; choose from {', '.join('ppo.' + known for known in values)}")
+        values[name] = value
     anneal = float(num_updates) if config.anneal_learning_rate else float("inf")
     return PPOHyper(anneal_updates=jnp.float32(anneal), **{name: jnp.float32(values[name]) for name in names})
 
@@ -178,7 +187,7 @@ class PPO:
             params, opt_state = learner
             gradient, metrics = self._gradient(params, train_state.hyper, batch)
             changes, opt_state = optimizer.update(gradient, opt_state, params)
-            metrics["Losses/GradientNorm"] = optax.global_norm(gradient)
+            metrics["Losses/GradientNorm"] = optax.tree.norm(gradient)
             return (optax.apply_updates(params, changes), opt_state), metrics
 
         memory = (trajectory.initial_carry.actor, trajectory.initial_carry.critic) if self.recurrent else None

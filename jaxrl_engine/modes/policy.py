@@ -13,6 +13,7 @@ from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.session import summarize
 from jaxrl_engine.modes.train import make_program
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
+from jaxrl_engine.runtime.config import load_config
 from jaxrl_engine.runtime.run_directory import RunDirectory
 
 POLICY_STREAM = 2
@@ -62,9 +63,10 @@ def load_policy(path: Path, *, run: int | None = None, step: int | None = None) 
     Raises:
         UserError: not a run directory, no such checkpoint or run, or nothing readable.
     """
-    directory = RunDirectory.read(path)
-    built = build(directory.config)
-    store = CheckpointStore(directory.checkpoints, keep=directory.config.checkpoint.keep, read_only=True)
+    directory = RunDirectory.open(path, exclusive=False)
+    config = load_config(directory.config_path)
+    built = build(config)
+    store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
     template = jax.eval_shape(make_program(built).init, built.keys, built.hyper)
     restored = store.restore(template, step if step is not None else store.best_step())
     train_state = restored.state.train_state

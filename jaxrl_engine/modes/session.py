@@ -27,6 +27,9 @@ from jaxrl_engine.runtime.signals import StopSignals
 CHUNK_SECONDS = 0.5
 """Aimed-for length of a chunk: signals, checkpoints and evaluations are served between two of them."""
 
+SHOWN = {"Charts/EpisodeReturn": "return", "Charts/Success": "success", "Sync/SkippedUpdates": "skipped"}
+"""Metrics of the progress line; all others are in the files."""
+
 Row = dict[str, float | list[float] | None]
 
 
@@ -105,7 +108,7 @@ class Session:
                 self.pending.append(_Evaluation(self.job.evaluate(state, updates), updates, jax.tree.map(jnp.copy, state)))
             self._drain(keep=1)
             failed = self.skipped_in_a_row >= self.job.max_skipped_updates
-            if not failed and time.perf_counter() - self.last_save >= self.job.save_seconds:
+            if not failed and self._save_due():
                 self._save(state, updates, score=None)
         self._drain(keep=0)
         failed = self.skipped_in_a_row >= self.job.max_skipped_updates
@@ -137,6 +140,11 @@ class Session:
         rows_fit = (MAX_ROWS - 1) * self.job.updates_per_row
         return max(1, min(self.chunk_length, boundary - updates, rows_fit))
 
+    def _save_due(self) -> bool:
+        """An evaluation under way will be followed by a save of its own, with a score."""
+        evaluating = any(isinstance(entry, _Evaluation) for entry in self.pending)
+        return not evaluating and time.perf_counter() - self.last_save >= self.job.save_seconds
+
     def _drain(self, keep: int) -> None:
         """Read what the device has finished, leaving the newest `keep` entries to it."""
         while len(self.pending) > keep:
@@ -159,7 +167,8 @@ class Session:
             self.last_row["Perf/SPS"] = steps_per_second
             self.writer.write(int(rows.updates[index]) * self.job.steps_per_update, self.last_row)
         env_steps = chunk.updates * self.job.steps_per_update
-        self.progress.update(env_steps, steps_per_second, self.last_row)
+        shown = {label: self.last_row[name] for name, label in SHOWN.items() if self.last_row.get(name) is not None}
+        self.progress.update(env_steps, steps_per_second, shown)  # type: ignore[arg-type]
         self.run_directory.write_status(
             state="running", env_steps=env_steps, total_steps=self.job.total_updates * self.job.steps_per_update,
             updates=chunk.updates, steps_per_second=steps_per_second, metrics=self.last_row,

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
 
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
@@ -18,7 +17,7 @@ from jaxrl_engine.modes.evaluate import EpisodeResults
 from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points, summarize
 from jaxrl_engine.modes.sync import RunState, SyncProgram
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
-from jaxrl_engine.runtime.config import config_to_dict, differences
+from jaxrl_engine.runtime.config import config_to_dict, differences, load_config
 from jaxrl_engine.runtime.devices import CompileClock, data_mesh, environment_record, peak_memory_bytes
 from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress
@@ -181,10 +180,11 @@ def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
 def _reopen(path: Path, config: Config) -> RunDirectory:
     """Open a run to go on with it, accepting only changes that leave it the same run."""
     run = RunDirectory.open(path)
-    changed = [line for line in differences(run.config, config) if not line.startswith(CHANGEABLE)]
+    changed = [line for line in differences(load_config(run.config_path), config) if not line.startswith(CHANGEABLE)]
     if changed:
+        run.close()
         raise UserError(f"--resume keeps a run's settings, but {'; '.join(changed)}")
-    run.update_config(config)
+    run.write_config(config)
     return run
 
 

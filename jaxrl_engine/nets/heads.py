@@ -70,11 +70,12 @@ def to_environment(action: ActionSpace, distribution: Distribution, raw: Array) 
     """
     if not isinstance(action, Box):
         return raw
-    low, high = np.reshape(action.low, action.shape), np.reshape(action.high, action.shape)
-    finite = np.isfinite(low) & np.isfinite(high)
-    centre = jnp.asarray(np.where(finite, (low + high) / 2, 0.0), jnp.float32)
-    scale = jnp.asarray(np.where(finite, (high - low) / 2, 1.0), jnp.float32)
     shaped = raw.reshape(*raw.shape[:-1], *action.shape)
+    low, high = (np.reshape(np.asarray(bound, np.float32), action.shape) for bound in (action.low, action.high))
+    finite = np.isfinite(low) & np.isfinite(high)
+    with np.errstate(invalid="ignore"):  # inf − inf, where the result is not used
+        centre = jnp.broadcast_to(np.where(finite, (low + high) / 2, np.float32(0)), shaped.shape)
+        scale = jnp.broadcast_to(np.where(finite, (high - low) / 2, np.float32(1)), shaped.shape)
     if isinstance(distribution, TanhGaussian):
         return centre + scale * jnp.tanh(shaped)
-    return jnp.clip(centre + scale * shaped, jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32))
+    return jnp.clip(centre + scale * shaped, jnp.broadcast_to(low, shaped.shape), jnp.broadcast_to(high, shaped.shape))

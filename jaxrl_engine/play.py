@@ -1,0 +1,95 @@
+"""`python -m jaxrl_engine.play RUN`: roll a saved policy; prints a table, and draws the arms it moves."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from jaxrl_engine.core.config import require
+from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.runtime.command_line import HELP_OPTIONS, print_help, read_arguments
+from jaxrl_engine.runtime.errors import RunError, exit_with
+from jaxrl_engine.runtime.logs import configure_logging
+from jaxrl_engine.runtime.tables import results_table
+
+
+PROGRAM = "python -m jaxrl_engine.play RUN"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Roll the saved policy of the run directory RUN greedily in fresh episodes."""
+
+    episodes: int = 256
+    """Episodes to play for the table."""
+    seed: int = 0
+    """Seed of the episodes."""
+    run: int | None = None
+    """Which of several seeds or settings (default: the one that evaluated best)."""
+    step: int | None = None
+    """Environment step of the checkpoint (default: the one that evaluated best)."""
+    gif: Path | None = None
+    """Where to write the moving picture (default: play.gif in the run's directory; only worlds with arms)."""
+    arms: int = 9
+    """Arms in the picture."""
+    platform: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to compute."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "arms"):
+            require(getattr(self, name) >= 1, name, "a whole number >= 1", getattr(self, name))
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[Path, Options]:
+    """Return the run directory and the options.
+
+    Raises:
+        UserError: no directory is named, or an option is unknown or not valid.
+        SystemExit: help was asked for and has been printed.
+    """
+    if any(token in HELP_OPTIONS for token in argv):
+        print_help(Options(), PROGRAM)
+        raise SystemExit(0)
+    if not argv or argv[0].startswith("--"):
+        raise UserError(f"name the run directory first: {PROGRAM}")
+    try:
+        return Path(argv[0]), Options(**read_arguments(argv[1:], Options, {}))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        return _play(*parse_arguments(sys.argv[1:] if argv is None else argv))
+    except (UserError, RunError) as error:
+        exit_with(error)
+
+
+def _play(run_dir: Path, arguments: Options) -> int:
+    configure_logging("warning")
+    from jaxrl_engine.runtime.devices import configure_platform, enable_compile_cache
+
+    configure_platform(arguments.platform, 1)
+    enable_compile_cache()
+    from jaxrl_engine.modes.policy import load_policy
+    from jaxrl_engine.modes.record import film_arms
+    from jaxrl_engine.runtime.drawing import save_gif
+
+    policy = load_policy(run_dir, run=arguments.run, step=arguments.step)
+    print(f"{policy.built.config.env}: the policy after {policy.env_steps} steps, {arguments.episodes} fresh episodes")
+    greedy = policy.evaluate(arguments.episodes, seed=arguments.seed)
+    print(results_table({"policy": greedy, "random": policy.evaluate(arguments.episodes, seed=arguments.seed, uniform=True)}))
+    film = film_arms(policy, arguments.arms, arguments.seed)
+    if film is None:
+        print(f"no picture: {policy.built.config.env} has no arm to draw")
+        return 0
+    path = arguments.gif or run_dir / "play.gif"
+    save_gif(film, path)
+    print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

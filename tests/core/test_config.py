@@ -1,0 +1,124 @@
+"""Every wrong value of the configuration is refused in one line that names its field and what is allowed."""
+
+import dataclasses
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+
+
+def load_unhooked():
+    """The module as its users have it: under the tests' hook a value of a wrong type never reaches its checks."""
+    path = Path(__file__).parents[2] / "jaxrl_engine" / "core" / "config.py"
+    spec = importlib.util.spec_from_file_location("unhooked_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+unhooked = load_unhooked()
+CheckpointConfig, Config, EvaluationConfig = unhooked.CheckpointConfig, unhooked.Config, unhooked.EvaluationConfig
+LoggingConfig, NetworkConfig, PPOConfig = unhooked.LoggingConfig, unhooked.NetworkConfig, unhooked.PPOConfig
+
+NAN, INF = math.nan, math.inf
+
+# (group's name as the user types it, class, field, wrong values)
+WRONG = [
+    ("ppo.", PPOConfig, "learning_rate", [-1e-3, NAN, INF, "3e-4"]),
+    ("ppo.", PPOConfig, "gamma", [-0.1, 1.1, NAN]),
+    ("ppo.", PPOConfig, "gae_lambda", [-0.1, 1.1, NAN]),
+    ("ppo.", PPOConfig, "clip_epsilon", [0.0, -0.2, NAN, INF]),
+    ("ppo.", PPOConfig, "entropy_coefficient", [-1.0, NAN]),
+    ("ppo.", PPOConfig, "value_coefficient", [-1.0, NAN]),
+    ("ppo.", PPOConfig, "max_grad_norm", [0.0, -1.0, NAN]),
+    ("ppo.", PPOConfig, "num_epochs", [0, -1, 1.0, True]),
+    ("ppo.", PPOConfig, "num_minibatches", [0, -1, 1.5]),
+    ("ppo.", PPOConfig, "accumulate_gradients", [0, -1, 2.0]),
+    ("ppo.", PPOConfig, "adam_epsilon", [0.0, -1.0, 2.0, NAN]),
+    ("network.", NetworkConfig, "hidden_sizes", [(), (0,), (64, -1), (64.0,)]),
+    ("network.", NetworkConfig, "cnn_channels", [(), (0,), (16, -1), (16.0,)]),
+    ("network.", NetworkConfig, "recurrent_size", [0, -1, 64.0]),
+    ("network.", NetworkConfig, "initial_log_std", [-21.0, 6.0, NAN]),
+    ("evaluation.", EvaluationConfig, "episodes", [0, -1, 2.0]),
+    ("evaluation.", EvaluationConfig, "count", [-1]),
+    ("evaluation.", EvaluationConfig, "max_steps", [0, -5]),
+    ("checkpoint.", CheckpointConfig, "every_seconds", [-1.0, NAN, INF]),
+    ("checkpoint.", CheckpointConfig, "keep", [0, -1]),
+    ("logging.", LoggingConfig, "every_updates", [-1]),
+    ("", Config, "total_steps", [0, -1, 1e6]),
+    ("", Config, "num_envs", [0, -1, 32.0]),
+    ("", Config, "num_steps", [0, -1, 32.0]),
+    ("", Config, "num_seeds", [0, -1]),
+    ("", Config, "max_skipped_updates", [0, -1]),
+    ("", Config, "seed", [-1, 2**31, 1.5]),
+]
+TABLE = [(group, cls, field, value) for group, cls, field, values in WRONG for value in values]
+FREE = {"sweep", "env", "env_params", "mode", "algo", "ppo", "network", "evaluation", "checkpoint", "logging"}
+
+
+@pytest.mark.parametrize(("group", "cls", "field", "value"), TABLE, ids=[f"{g}{f}={v!r}" for g, _, f, v in TABLE])
+def test_a_wrong_value_names_its_field(group, cls, field, value):
+    with pytest.raises(ValueError, match="must be") as caught:
+        cls(**{field: value})
+    message = str(caught.value)
+    assert message.startswith(f"{group}{field} must be ")
+    assert message.endswith(f", not {value!r}")
+    assert "\n" not in message
+
+
+def test_the_table_covers_every_number():
+    """A number that is added to the configuration is added to the table above too."""
+    covered = {(cls, field) for _, cls, field, _ in WRONG}
+    for cls in (PPOConfig, NetworkConfig, EvaluationConfig, CheckpointConfig, LoggingConfig, Config):
+        default = cls()
+        for field in dataclasses.fields(cls):
+            value = getattr(default, field.name)
+            if isinstance(value, bool | str) or field.name in FREE:
+                continue
+            assert (cls, field.name) in covered, f"no wrong value of {cls.__name__}.{field.name} is tried"
+
+
+@pytest.mark.parametrize("cls", [PPOConfig, NetworkConfig, EvaluationConfig, CheckpointConfig, LoggingConfig, Config])
+def test_configurations_are_frozen_documented_values(cls):
+    assert cls() == cls()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(cls(), dataclasses.fields(cls)[0].name, 1)
+    assert cls.__doc__
+
+
+def test_edges_are_allowed():
+    PPOConfig(learning_rate=0.0, gamma=1.0, gae_lambda=0.0, num_epochs=1, entropy_coefficient=0.0, adam_epsilon=1.0)
+    NetworkConfig(hidden_sizes=(1,), initial_log_std=-20.0)
+    EvaluationConfig(count=0)
+    CheckpointConfig(every_seconds=0.0)
+    Config(seed=2**31 - 1, total_steps=1)
+
+
+def test_minibatches_must_divide_the_rollout():
+    with pytest.raises(ValueError, match=r"ppo.num_minibatches must be .* divides num_envs × num_steps = 35, not 4"):
+        Config(num_envs=7, num_steps=5)
+    Config(num_envs=7, num_steps=5, ppo=PPOConfig(num_minibatches=5))
+    with pytest.raises(ValueError, match="= 1024, not 12"):
+        Config(ppo=PPOConfig(num_minibatches=4, accumulate_gradients=3))
+
+
+def test_recurrent_minibatches_are_whole_environments():
+    recurrent = NetworkConfig(recurrent="gru")
+    with pytest.raises(ValueError, match="divides num_envs = 6, not 4"):
+        Config(num_envs=6, num_steps=32, network=recurrent)
+    Config(num_envs=8, num_steps=3, network=recurrent)
+
+
+def test_derived_numbers():
+    config = Config(num_envs=32, num_steps=32, total_steps=1025)
+    assert (config.samples_per_update, config.num_updates) == (1024, 2)
+    assert Config(total_steps=1024 * 5000).updates_per_row == 10
+    assert Config(total_steps=1024).updates_per_row == 1
+    assert Config(logging=LoggingConfig(every_updates=7)).updates_per_row == 7
+
+
+def test_require_says_what_was_given():
+    unhooked.require(True, "field", "anything", None)
+    with pytest.raises(ValueError, match="field must be a whole number, not 'x'"):
+        unhooked.require(False, "field", "a whole number", "x")
