@@ -8,8 +8,9 @@ from jaxtyping import Array, Bool, Float
 from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.spaces import ActionSpace
 from jaxrl_engine.core.types import PyTree
+from jaxrl_engine.nets.dense import Dense
 from jaxrl_engine.nets.heads import make_head
-from jaxrl_engine.nets.torsos import dense, make_torso
+from jaxrl_engine.nets.torsos import make_torso
 from jaxrl_engine.ops.distributions import Distribution
 
 
@@ -51,7 +52,7 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, carry: PyTree, observation: Float[Array, "..."]) -> tuple[PyTree, Float[Array, "*batch"]]:
         carry, features, batch = _features(self.config, self.observation_shape, carry, observation)
-        return carry, dense(1, 1.0, jnp.dtype("float32"), name="value")(features).reshape(batch)
+        return carry, Dense(1, 1.0, name="value")(features).reshape(batch)
 
 
 def _features(

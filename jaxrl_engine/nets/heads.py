@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
-from jaxrl_engine.nets.torsos import dense
+from jaxrl_engine.nets.dense import Dense
 from jaxrl_engine.ops.distributions import Categorical, DiagonalGaussian, Distribution, MultiDiscrete, TanhGaussian
 
 POLICY_GAIN = 0.01
@@ -24,7 +24,7 @@ class DiscreteHead(nn.Module):
     def __call__(
         self, features: Float[Array, "samples H"], mask: Bool[Array, "*batch n"] | None, batch: tuple[int, ...]
     ) -> Distribution:
-        logits = dense(sum(self.nvec), POLICY_GAIN, jnp.dtype("float32"), name="logits")(features)
+        logits = Dense(sum(self.nvec), POLICY_GAIN, name="logits")(features)
         logits = logits.reshape(*batch, -1)
         if self.joint:
             return Categorical(logits=logits, mask=mask)
@@ -40,7 +40,7 @@ class GaussianHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "samples H"], mask: None, batch: tuple[int, ...]) -> Distribution:
-        mean = dense(self.size, POLICY_GAIN, jnp.dtype("float32"), name="mean")(features).reshape(*batch, -1)
+        mean = Dense(self.size, POLICY_GAIN, name="mean")(features).reshape(*batch, -1)
         log_std = self.param("log_std", nn.initializers.constant(self.initial_log_std), (self.size,))
         family = TanhGaussian if self.squash else DiagonalGaussian
         return family(mean=mean, log_std=jnp.broadcast_to(log_std, mean.shape))

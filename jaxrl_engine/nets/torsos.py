@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_engine.core.config import NetworkConfig
+from jaxrl_engine.nets.dense import Dense
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
@@ -16,11 +17,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "gelu": jax.nn.gelu,
 }
-
-
-def dense(width: int, scale: float, dtype: jnp.dtype, name: str | None = None) -> nn.Dense:
-    """A fully connected layer, orthogonal weights of the given gain and zero bias (Engstrom et al. 2020, §3)."""
-    return nn.Dense(width, kernel_init=nn.initializers.orthogonal(scale), dtype=dtype, name=name)
 
 
 class MLP(nn.Module):
@@ -34,7 +30,7 @@ class MLP(nn.Module):
     def __call__(self, observation: Float[Array, "samples *shape"]) -> Float[Array, "samples H"]:
         x = observation.reshape(observation.shape[0], -1)
         for width in self.hidden_sizes:
-            x = ACTIVATIONS[self.activation](dense(width, 2**0.5, jnp.dtype(self.compute_dtype))(x))
+            x = ACTIVATIONS[self.activation](Dense(width, 2**0.5, self.compute_dtype)(x))
         return x
 
 
