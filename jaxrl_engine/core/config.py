@@ -36,7 +36,7 @@ def _in_range(config: object, group: str, low: float, high: float, *names: str) 
 class PPOConfig:
     """Proximal policy optimisation (Schulman et al. 2017)."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam's step size."""
     anneal_learning_rate: bool = True
     """Let the step size fall linearly to zero over the run (counted in minibatch steps)."""
@@ -64,8 +64,8 @@ class PPOConfig:
     """Zero mean and unit deviation per minibatch."""
     normalize_observations: bool = True
     """Standardise observations by running statistics, frozen during a rollout and its update."""
-    normalize_rewards: bool = False
-    """Divide rewards by the running deviation of the discounted return."""
+    normalize_rewards: bool = True
+    """Divide rewards by the running deviation of the discounted return (raw returns of 100 saturate a tanh critic)."""
     adam_epsilon: float = 1e-5
     """Adam's ε."""
 
@@ -164,7 +164,7 @@ class Config:
     env: str = "reacher"
     """The world: reacher, probe:<name>, gymnax:<id> or brax:<id>."""
     env_params: dict[str, EnvValue] = dataclasses.field(default_factory=dict)
-    """Parameters of the world by name, e.g. num_links 3."""
+    """Parameters of the world by name, e.g. num_links=3."""
     algo: Literal["ppo"] = "ppo"
     """The learning algorithm."""
     total_steps: int = 2_000_000

@@ -27,6 +27,9 @@ from jaxrl_engine.runtime.signals import StopSignals
 CHUNK_SECONDS = 0.5
 """Aimed-for length of a chunk: signals, checkpoints and evaluations are served between two of them."""
 
+SPEED_SECONDS = 3.0
+"""Speed is measured over at least this long (over less at the start)."""
+
 SHOWN = {"Charts/EpisodeReturn": "return", "Charts/Success": "success", "Sync/SkippedUpdates": "skipped"}
 """Metrics of the progress line; all others are in the files."""
 
@@ -88,7 +91,7 @@ class Session:
         self.progress = progress
         self.pending: collections.deque[_Chunk | _Evaluation] = collections.deque()
         self.chunk_length = 1
-        self.last_read = time.perf_counter()
+        self.reads: collections.deque[tuple[float, int]] = collections.deque()
         self.last_save = time.perf_counter()
         self.last_row: Row = {}
         self.saved_updates = -1
@@ -97,7 +100,8 @@ class Session:
 
     def run(self, state: PyTree, updates: int, signals: StopSignals) -> Outcome:
         """Go on from `state` after `updates` updates until the job is done, a signal comes, or learning breaks."""
-        begun = self.last_read = self.last_save = time.perf_counter()
+        begun = self.last_save = time.perf_counter()
+        self.reads.append((begun, updates))
         failed = False
         while updates < self.job.total_updates and signals.received is None and not failed:
             length = self._next_length(updates)
@@ -156,11 +160,10 @@ class Session:
 
     def _read_chunk(self, chunk: _Chunk) -> None:
         rows: Rows = jax.device_get(chunk.rows)
-        now = time.perf_counter()
-        seconds, self.last_read = now - self.last_read, now
         self.skipped_in_a_row = int(rows.skipped_in_a_row)
-        steps_per_second = chunk.length * self.job.steps_per_update / seconds
-        self.chunk_length = max(1, min(4 * chunk.length, round(chunk.length * CHUNK_SECONDS / seconds)))
+        updates_per_second = self._speed(chunk.updates)
+        steps_per_second = updates_per_second * self.job.steps_per_update
+        self.chunk_length = max(1, min(4 * chunk.length, round(CHUNK_SECONDS * updates_per_second)))
         for index in range(int(rows.count)):
             self.last_row = {name: as_plain(values[index]) for name, values in rows.values.items()}
             self.last_row |= per_run({name: values[index] for name, values in rows.values.items()})
@@ -174,6 +177,16 @@ class Session:
             updates=chunk.updates, steps_per_second=steps_per_second, metrics=self.last_row,
         )  # fmt: skip
 
+    def _speed(self, updates: int) -> float:
+        """Updates per second over the last seconds, evaluations included: one chunk alone says little, it may have
+        been finished long before it was read."""
+        now = time.perf_counter()
+        self.reads.append((now, updates))
+        while len(self.reads) > 2 and now - self.reads[1][0] >= SPEED_SECONDS:
+            self.reads.popleft()
+        then, earlier = self.reads[0]
+        return (updates - earlier) / (now - then)
+
     def _read_evaluation(self, entry: _Evaluation) -> None:
         self.evaluation = summarize(jax.device_get(entry.results))
         env_steps = entry.updates * self.job.steps_per_update
@@ -181,7 +194,6 @@ class Session:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.evaluation.items() if isinstance(value, float))
         self.progress.message(f"evaluation at {env_steps} steps: {shown}")
         self._save(entry.state, entry.updates, score=self.evaluation["return"])
-        self.last_read = time.perf_counter()
 
     def _save(self, state: PyTree, updates: int, score: float | None) -> None:
         if updates <= self.saved_updates:

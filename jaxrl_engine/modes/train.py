@@ -1,5 +1,6 @@
 """A run from start to end: build, compile, restore or begin, train, evaluate, summarise."""
 
+import contextlib
 import dataclasses
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from jaxrl_engine.modes.sync import RunState, SyncProgram
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.config import config_to_dict, differences, load_config
 from jaxrl_engine.runtime.devices import CompileClock, data_mesh, environment_record, peak_memory_bytes
+from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress
 from jaxrl_engine.runtime.run_directory import RunDirectory
@@ -57,13 +59,14 @@ class Evaluator:
 
 
 def make_program(built: Build, num_devices: int = 1) -> SyncProgram:
-    """The fused program of a build, its environments split over `num_devices` devices.
+    """The fused program of a build, its environments split over `num_devices` devices (0: all there are).
 
     Raises:
         UserError: the environments cannot be split evenly.
     """
-    if built.config.num_envs % num_devices:
-        raise UserError(f"num_envs must be a multiple of the {num_devices} devices, not {built.config.num_envs}")
+    mesh = data_mesh(num_devices)
+    if built.config.num_envs % mesh.size:
+        raise UserError(f"num_envs must be a multiple of the {mesh.size} devices, not {built.config.num_envs}")
     return SyncProgram(
         algorithm=built.algorithm,
         vector_env=built.training_env,
@@ -72,7 +75,7 @@ def make_program(built: Build, num_devices: int = 1) -> SyncProgram:
         updates_per_row=built.config.updates_per_row,
         max_skipped_updates=built.config.max_skipped_updates,
         num_runs=built.num_runs,
-        mesh=data_mesh(num_devices) if num_devices > 1 else None,
+        mesh=mesh if mesh.size > 1 else None,
     )
 
 
@@ -95,11 +98,12 @@ def train(
     run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
     with run, StopSignals() as signals, clock:
         progress = Progress(total_steps=config.num_updates * config.samples_per_update, quiet=quiet)
-        run.write_status(state="starting", env_steps=0, total_steps=config.total_steps, message="compiling")
+        run.write_status(state="starting", message="compiling")
         try:
             return _train(built, run, signals, clock, progress, resuming=resume is not None, num_devices=num_devices)
         except BaseException as error:
-            run.write_status(state="failed", message=f"{type(error).__name__}: {error}".splitlines()[0])
+            with contextlib.suppress(RunError):  # a disk that refuses this too must not hide the cause
+                run.write_status(state="failed", message=f"{type(error).__name__}: {one_line(error)}")
             raise
         finally:
             progress.close()
@@ -123,15 +127,10 @@ def _train(
         run, tensorboard=config.logging.tensorboard, wandb=config.logging.wandb,
         resume_env_steps=updates * config.samples_per_update if resuming else None,
     )  # fmt: skip
-    job = _job(built, chunk, evaluator)
-    try:
-        session = Session(job, run, store, writer, progress)
-        first_update = updates
+    with store, writer:
+        session = Session(_job(built, chunk, evaluator), run, store, writer, progress)
         outcome = session.run(state, updates, signals)
-    finally:
-        writer.close()
-        store.close()
-    summary = _summary(built, outcome, outcome.updates - first_update, compile_seconds, random)
+    summary = _summary(built, outcome, outcome.updates - updates, compile_seconds, random)
     run.write_summary(summary)
     run.write_status(
         state=outcome.status, env_steps=summary["env_steps"], total_steps=config.num_updates * config.samples_per_update,
@@ -143,7 +142,7 @@ def _train(
 def _first_state(
     built: Build, program: SyncProgram, store: CheckpointStore, abstract: RunState, resuming: bool
 ) -> tuple[RunState, int]:
-    if not resuming:
+    if not resuming or not store.steps():  # killed before its first checkpoint, a run begins again
         return program.init(built.keys, built.hyper), 0
     restored = store.restore(abstract)
     state = restored.state.replace(train_state=restored.state.train_state.replace(hyper=built.hyper))
@@ -193,6 +192,7 @@ def _summary(
 ) -> dict[str, Any]:
     config = built.config
     steps_here = updates_here * config.samples_per_update
+    record = environment_record()
     summary = {
         "mode": config.mode,
         "env": config.env,
@@ -209,7 +209,8 @@ def _summary(
         "eval": outcome.evaluation,
         "random_policy": random,
         "peak_memory_bytes": peak_memory_bytes(),
-        **environment_record(),
+        "platform": record.pop("platform"),
+        "versions": record,
     }
     if built.num_runs is not None:
         summary["runs"] = built.run_labels

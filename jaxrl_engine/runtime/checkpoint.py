@@ -6,6 +6,7 @@ already, and commit, retention and errors then follow one another in one place.
 
 import dataclasses
 import math
+import os
 import re
 import shutil
 import threading
@@ -133,9 +134,9 @@ class CheckpointStore:
         _delete(doomed)
 
     def _remove_leftovers(self) -> None:
-        for entry in self._directory.iterdir():
-            if _LEFTOVER.fullmatch(entry.name):
-                _delete(entry)
+        names = os.listdir(self._directory) if self._directory.is_dir() else []
+        for name in filter(_LEFTOVER.fullmatch, names):
+            _delete(self._directory / name)
 
     def steps(self) -> list[int]:
         """Return the steps of all committed checkpoints, ascending."""

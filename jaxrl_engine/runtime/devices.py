@@ -1,5 +1,6 @@
 """Where a run computes: platform, devices, the compile cache, and a record of all that can change its bits."""
 
+import functools
 import importlib.metadata
 import os
 import platform as host
@@ -175,6 +176,7 @@ def environment_record() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

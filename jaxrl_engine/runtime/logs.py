@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 LOGGER_NAME = "jaxrl_engine"
-_CHATTY = ("absl", "asyncio", "orbax", "jax._src.compilation_cache", "jax._src.xla_bridge")
+_CHATTY = ("absl", "asyncio", "orbax")
 
 log = logging.getLogger(LOGGER_NAME)
 

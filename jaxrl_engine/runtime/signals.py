@@ -37,8 +37,11 @@ class StopSignals:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = signum
+            line_break = "\n" if os.isatty(2) else ""  # the terminal has just echoed ^C
             name = signal.Signals(signum).name
-            _say(f"\n{name}: stopping after the running chunk; press Ctrl-C to exit at once without saving\n".encode())
+            _say(
+                f"{line_break}{name}: stopping after the running chunk; Ctrl-C exits at once without saving\n".encode()
+            )
         elif signum == signal.SIGINT:
             _say(_SHOW_CURSOR if os.isatty(2) else b"")
             os._exit(exit_code(signal.SIGINT))  # no clean-up: threads may hang, and the last checkpoint is whole

@@ -74,7 +74,7 @@ def _read_text(path: Path) -> str:
     if len(content) > MAX_BYTES:
         raise UserError(f"is larger than {MAX_BYTES:,} bytes")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-8")
     except UnicodeDecodeError:
         raise UserError("is not UTF-8 text") from None
 

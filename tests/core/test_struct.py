@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import Float
 
 from jaxrl_engine.core.struct import Struct, static_field
-from jaxrl_engine.core.types import Leaf
+from jaxrl_engine.core.types import Decision, Leaf
 
 
 class Inner(Struct):
@@ -66,13 +66,15 @@ def test_key_paths_name_the_fields():
 
 @pytest.mark.parametrize("fill", [None, object(), 1, jax.ShapeDtypeStruct((5,), jnp.int32)])
 def test_round_trip_with_anything_in_place_of_arrays(fill):
-    # Shardings, shapes, axis numbers: a tree of them must not be refused by the check of the arrays' shapes.
-    leaves, structure = jax.tree.flatten(make())
+    # Shardings, shapes, axis numbers: a tree of them must not be refused by the check of the arrays' shapes, which
+    # stands in the constructor of `Decision` (a class of the package, so the hook has it) while tests run.
+    decision = Decision(env_action=jnp.zeros(7), action=jnp.zeros(7), log_prob=jnp.zeros((7, 3)), extras=make())
+    leaves, structure = jax.tree.flatten(decision)
     tree = jax.tree.unflatten(structure, [fill for _ in leaves])
-    assert isinstance(tree, Outer)
-    assert isinstance(tree.inner, Inner)
-    assert tree.inner.weight is fill
-    assert (tree.optional, tree.label) == (None, "plain")
+    assert isinstance(tree, Decision)
+    assert isinstance(tree.extras, Outer)
+    assert tree.log_prob is tree.extras.inner.weight is fill
+    assert (tree.extras.optional, tree.extras.label) == (None, "plain")
 
 
 def test_transformations_keep_the_class():
@@ -89,9 +91,7 @@ def test_transformations_keep_the_class():
 
 
 def test_the_hook_checks_shapes_where_a_struct_is_built():
-    # Were the import hook off, every shape in the package would be a comment. This class is not hooked, those are:
-    from jaxrl_engine.core.types import Decision
-
+    # Were the import hook off, every shape in the package would be a comment.
     fields = {"env_action": jnp.zeros(7), "action": jnp.zeros(7), "extras": None}
     assert Decision(log_prob=jnp.zeros((7, 3)), **fields).log_prob.shape == (7, 3)
     with pytest.raises(Exception, match="log_prob"):

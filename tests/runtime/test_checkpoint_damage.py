@@ -103,19 +103,27 @@ def test_any_flipped_bit_is_found(pristine, tmp_path, caplog):
     assert store.restore(make_state(0)).step == 2
 
 
-def test_values_that_orbax_reads_wrong_are_found_by_the_leaf(pristine, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "misread",
+    [
+        lambda w: w.T.reshape(w.shape),
+        lambda w: w.reshape(7, 5),
+        lambda w: w.view(np.int32),
+        lambda w: w.astype(np.float64),
+    ],
+    ids=["order", "shape", "type", "cast"],
+)
+def test_arrays_that_orbax_reads_wrong_are_found_by_the_leaf(pristine, tmp_path, monkeypatch, caplog, misread):
     """The second line of defence: the files are intact, what comes out of them is not."""
     shutil.copytree(pristine, tmp_path / "store")
     store = CheckpointStore(tmp_path / "store", keep=3)
     read = checkpoint_files._read_arrays
 
-    def misread(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    def read_wrong(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         arrays = read(path, names)
-        if path.parent.name == "2":
-            arrays[names[-1]] = arrays[names[-1]].T.reshape(arrays[names[-1]].shape)
-        return arrays
+        return {**arrays, names[-1]: misread(arrays[names[-1]])} if path.parent.name == "2" else arrays
 
-    monkeypatch.setattr(checkpoint_files, "_read_arrays", misread)
+    monkeypatch.setattr(checkpoint_files, "_read_arrays", read_wrong)
     with caplog.at_level(logging.WARNING):
         assert store.restore(make_state(0)).step == 1
     assert caplog.messages == ["checkpoint 2 is damaged: w failed its checksum; falling back to step 1"]

@@ -198,7 +198,8 @@ def test_an_error_found_on_leaving_does_not_hide_another(run, monkeypatch, caplo
 
 
 def test_a_failing_writer_never_blocks_its_caller(run, monkeypatch):
-    monkeypatch.setattr(metrics, "JsonlSink", lambda path: Full(0))
+    sink = Full(0)
+    monkeypatch.setattr(metrics, "JsonlSink", lambda path: sink)
     monkeypatch.setattr(metrics, "MAX_WAITING_ROWS", 3)
     writer = writer_for(run)
     with pytest.raises(RunError):
@@ -206,6 +207,7 @@ def test_a_failing_writer_never_blocks_its_caller(run, monkeypatch):
             writer.write(step, {})
         writer.flush()
     writer.close()
+    assert sink.rows == -1  # after the row that failed none was tried: no gap in the file
 
 
 class Slow(JsonlSink):

@@ -120,6 +120,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
     holder.wait()
     assert not is_locked(path)
     assert (path / "run.lock").read_text() == f"{holder.pid}\n"  # stale
+    (path / "run.lock").write_text("12345678901\n")  # longer than ours
     with RunDirectory.open(path) as run:
         assert (path / "run.lock").read_text() == f"{os.getpid()}\n"
         run.write_status(state="running")

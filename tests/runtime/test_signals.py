@@ -41,15 +41,14 @@ def test_one_signal_ends_the_work_in_order(signum, code):
     process.send_signal(signum)
     out, err = process.communicate(timeout=10)
     assert (out, process.returncode) == ("orderly\n", code)
-    assert err == f"\n{signum.name}: stopping after the running chunk; press Ctrl-C to exit at once without saving\n"
+    assert err == f"{signum.name}: stopping after the running chunk; Ctrl-C exits at once without saving\n"
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_ctrl_c_leaves_at_once(first):
     process = start("deaf")
     process.send_signal(first)
-    assert process.stderr.readline() == "\n"
-    process.stderr.readline()  # the handler has run
+    assert "stopping" in process.stderr.readline()  # the handler has run
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
