@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Key
 from jaxrl_engine.algos.minibatches import Minibatch, scan_minibatches
 from jaxrl_engine.core.config import NetworkConfig, PPOConfig
 from jaxrl_engine.core.struct import Struct
-from jaxrl_engine.core.types import Decision, EnvSpec, Leaf, PyTree, TimeStep, Trajectory, TrainState
+from jaxrl_engine.core.types import Decision, EnvSpec, Leaf, PyTree, TimeStep, TrainState, Trajectory
 from jaxrl_engine.nets.actor_critic import Actor, Critic, clear_memory, initial_memory
 from jaxrl_engine.nets.heads import to_environment
 from jaxrl_engine.nets.unroll import unroll, unroll_with_next
@@ -85,7 +85,7 @@ def make_hyper(config: PPOConfig, num_updates: int, changes: Mapping[str, float]
     Raises:
         ValueError: a setting that is not traced.
     """
-    names = [field.name for field in dataclasses.fields(PPOHyper) if field.name != "anneal_updates"]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(PPOHyper) if field.name != "anneal_updates"]
     values = {name: getattr(config, name) for name in names}
     for dotted, value in (changes or {}).items():
         group, _, name = dotted.partition(".")
@@ -294,9 +294,10 @@ class PPO:
             _, value = self.critic.apply(params.critic, (), samples.observation)
             return distribution, value
         actor_memory, critic_memory = batch.memory
+        is_first = jnp.asarray(samples.is_first)
         inputs = (samples.observation, samples.action_mask)
-        distribution = unroll(self.actor, params.actor, actor_memory, samples.is_first, *inputs)
-        return distribution, unroll(self.critic, params.critic, critic_memory, samples.is_first, samples.observation)
+        distribution = unroll(self.actor, params.actor, actor_memory, is_first, *inputs)
+        return distribution, unroll(self.critic, params.critic, critic_memory, is_first, samples.observation)
 
     def _normalize(self, statistics: PPOStatistics, observation: Array) -> Float[Array, "..."]:
         observation = observation.astype(jnp.float32)

@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Key
 
-from jaxrl_engine.core.types import Decision, PyTree, TimeStep, Trajectory, TrainState
+from jaxrl_engine.core.types import Decision, PyTree, TimeStep, TrainState, Trajectory
 
 
 @runtime_checkable
@@ -17,14 +17,16 @@ class Algorithm(Protocol):
     def initial_carry(self, num_envs: int) -> PyTree:
         """Return the memory `[B, …]` the algorithm keeps for each environment between steps."""
 
-    def act(self, train_state: TrainState, carry: PyTree, timestep: TimeStep, key: Key[Array, ""], *,
-            greedy: bool = False) -> tuple[Decision, PyTree]:
+    def act(
+        self, train_state: TrainState, carry: PyTree, timestep: TimeStep, key: Key[Array, ""], *, greedy: bool = False
+    ) -> tuple[Decision, PyTree]:
         """Choose the actions `[B, A, *action.shape]` the environments receive.
 
         `timestep` shows the current observation (the first of a new episode where the last one ended) together with
         the reward and the flags of the step before; where those flags say done, the memory is cleared first.
         """
 
-    def update(self, train_state: TrainState, trajectory: Trajectory,
-               key: Key[Array, ""]) -> tuple[TrainState, dict[str, Array]]:
+    def update(
+        self, train_state: TrainState, trajectory: Trajectory, key: Key[Array, ""]
+    ) -> tuple[TrainState, dict[str, Array]]:
         """Learn from one rollout; returns the next state, with `policy_version` one higher, and scalar metrics."""

@@ -193,10 +193,17 @@ class Config:
         valid_seed = isinstance(self.seed, int) and 0 <= self.seed < 2**31
         require(valid_seed, "seed", "a whole number from 0 to 2147483647", self.seed)
         parts = self.ppo.num_minibatches * self.ppo.accumulate_gradients
-        unit, divisible = ("num_envs", self.num_envs) if self.network.recurrent != "none" else (
-            "num_envs × num_steps", self.samples_per_update)
-        require(divisible % parts == 0, "ppo.num_minibatches",
-                f"such that ppo.num_minibatches × ppo.accumulate_gradients divides {unit} = {divisible}", parts)
+        unit, divisible = (
+            ("num_envs", self.num_envs)
+            if self.network.recurrent != "none"
+            else ("num_envs × num_steps", self.samples_per_update)
+        )
+        require(
+            divisible % parts == 0,
+            "ppo.num_minibatches",
+            f"such that ppo.num_minibatches × ppo.accumulate_gradients divides {unit} = {divisible}",
+            parts,
+        )
 
     @property
     def samples_per_update(self) -> int:

@@ -66,7 +66,7 @@ class Build:
         return VectorEnv(self.env, self.config.num_envs)
 
     def evaluation(self, episodes: int) -> Callable[[TrainState, Key[Array, ""], Bool[Array, ""]], EpisodeResults]:
-        """Return the function `(train state, key, uniform) -> results [episodes]` of one run, for the caller to compile.
+        """Return the function `(train state, key, uniform) -> results [episodes]` of one run, to be compiled.
 
         It plays greedily, or uniformly at random where `uniform` is true, so that both share one program.
         """

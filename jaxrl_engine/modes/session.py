@@ -109,7 +109,9 @@ class Session:
             updates += length
             self.pending.append(_Chunk(rows=rows, updates=updates, length=length))
             if updates in self.job.evaluation_points:
-                self.pending.append(_Evaluation(self.job.evaluate(state, updates), updates, jax.tree.map(jnp.copy, state)))
+                self.pending.append(
+                    _Evaluation(self.job.evaluate(state, updates), updates, jax.tree.map(jnp.copy, state))
+                )
             self._drain(keep=1)
             failed = self.skipped_in_a_row >= self.job.max_skipped_updates
             if not failed and self._save_due():
@@ -134,7 +136,10 @@ class Session:
                 f"the state is saved at step {updates * self.job.steps_per_update} for diagnosis"
             )
         if updates < self.job.total_updates:
-            return "interrupted", f"stopped by signal {signals.received}; resume with --resume {self.run_directory.path}"
+            return (
+                "interrupted",
+                f"stopped by signal {signals.received}; resume with --resume {self.run_directory.path}",
+            )
         return "finished", ""
 
     def _next_length(self, updates: int) -> int:
@@ -226,14 +231,14 @@ def summarize(results: EpisodeResults) -> dict[str, Any]:
     return summary
 
 
-def as_plain(value: np.ndarray) -> float | None:
+def as_plain(value: Any) -> float | None:
     """Mean over runs as a number JSON can hold; None where nothing was observed."""
     observed = np.asarray(value, np.float64)
     observed = observed[np.isfinite(observed)]
     return float(observed.mean()) if observed.size else None
 
 
-def per_run(values: Mapping[str, np.ndarray]) -> Row:
+def per_run(values: Mapping[str, Any]) -> Row:
     """`<name>_per_seed` lists where there are several runs."""
     lists: Row = {}
     for name, value in values.items():

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_engine.algos.protocol import Algorithm
 from jaxrl_engine.core.struct import Struct
-from jaxrl_engine.core.types import Leaf, PyTree, Trajectory, TrainState
+from jaxrl_engine.core.types import Leaf, PyTree, TrainState, Trajectory
 from jaxrl_engine.envs.vector import Episodes, VectorEnv
 from jaxrl_engine.modes.rollout import ActorState, rollout, start
 
@@ -134,7 +134,9 @@ class SyncProgram:
         )  # fmt: skip
         train_state, losses = self.algorithm.update(state.train_state, trajectory, key_update)
         learned = (train_state.skipped_in_a_row == 0).astype(jnp.float32)
-        metrics = {name: Mean(total=jnp.where(learned > 0, value, 0.0), weight=learned) for name, value in losses.items()}
+        metrics = {
+            name: Mean(total=jnp.where(learned > 0, value, 0.0), weight=learned) for name, value in losses.items()
+        }
         metrics |= _rollout_metrics(state.train_state, trajectory, episodes)
         metrics["Sync/SkippedUpdates"] = _observed(train_state.skipped_updates)
         state = state.replace(train_state=train_state, actor=actor, key=key, updates=state.updates + 1)

@@ -133,8 +133,8 @@ def _train(
     summary = _summary(built, outcome, outcome.updates - updates, compile_seconds, random)
     run.write_summary(summary)
     run.write_status(
-        state=outcome.status, env_steps=summary["env_steps"], total_steps=config.num_updates * config.samples_per_update,
-        updates=outcome.updates, steps_per_second=summary["steps_per_second"], message=outcome.message,
+        state=outcome.status, env_steps=summary["env_steps"], updates=outcome.updates,
+        steps_per_second=summary["steps_per_second"], message=outcome.message,
     )  # fmt: skip
     return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
 
@@ -215,5 +215,3 @@ def _summary(
     if built.num_runs is not None:
         summary["runs"] = built.run_labels
     return summary
-
-

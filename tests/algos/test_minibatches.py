@@ -1,6 +1,5 @@
 """Shuffling: every sample once per epoch, in an order that is uniform; whole environments where there is memory."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,7 +53,9 @@ def test_with_memory_environments_stay_whole_and_keep_their_memory(key):
     ):
         np.testing.assert_array_equal(samples_time, np.arange(num_steps)[:, None] * np.ones((1, 2)))
         np.testing.assert_array_equal(samples_env, np.ones((num_steps, 1)) * memory / 10)
-    np.testing.assert_array_equal(np.sort(np.asarray(batches.memory).reshape(2, -1)), 10 * np.arange(6)[None] * np.ones((2, 1)))
+    np.testing.assert_array_equal(
+        np.sort(np.asarray(batches.memory).reshape(2, -1)), 10 * np.arange(6)[None] * np.ones((2, 1))
+    )
 
 
 @pytest.mark.parametrize("memory", [None, 5 * jnp.arange(6)])

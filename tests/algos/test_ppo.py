@@ -237,9 +237,13 @@ def test_environment_actions_stay_in_their_box(key, gaussian):
     state = ppo.init(key, make_hyper(ppo.config, 10))
     decision, _ = ppo.act(state, ppo.initial_carry(B), timestep(jnp.zeros((B, A, D)), jnp.zeros(B, bool)), key)
     expected = np.clip if gaussian == "diagonal" else lambda x, *_: np.tanh(x)
-    np.testing.assert_allclose(decision.env_action, 1.0 + 2.0 * expected(decision.action, -1.0, 1.0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        decision.env_action, 1.0 + 2.0 * expected(decision.action, -1.0, 1.0), rtol=1e-5, atol=1e-6
+    )
     assert np.abs(np.asarray(decision.action)).max() > 1.0
-    greedy, _ = ppo.act(state, ppo.initial_carry(B), timestep(jnp.zeros((B, A, D)), jnp.zeros(B, bool)), key, greedy=True)
+    greedy, _ = ppo.act(
+        state, ppo.initial_carry(B), timestep(jnp.zeros((B, A, D)), jnp.zeros(B, bool)), key, greedy=True
+    )
     np.testing.assert_allclose(greedy.env_action, 1.0, atol=0.3)  # the middle of the box: the first policy is centred
 
 

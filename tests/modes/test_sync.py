@@ -36,7 +36,9 @@ def begin(program, seed=0, learning_rate=3e-3):
 
 
 def leaves(tree):
-    return [jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(tree)]
+    return [
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(tree)
+    ]
 
 
 def assert_same(a, b):
@@ -221,7 +223,8 @@ for devices in (1, 8):
     actor = state.actor.vector.episode_length
     answers[devices] = {
         "devices": len(actor.sharding.device_set), "shard": actor.addressable_shards[0].data.shape,
-        "lengths": actor.tolist(), "params": [leaf.ravel().tolist() for leaf in jax.tree.leaves(state.train_state.params)],
+        "lengths": actor.tolist(),
+        "params": [leaf.ravel().tolist() for leaf in jax.tree.leaves(state.train_state.params)],
     }
 print(json.dumps(answers))
 """

@@ -23,7 +23,9 @@ def test_gradients_are_those_of_the_plain_formula(key, outputs):
     plain = jax.grad(lambda *a: loss(lambda x, w, b: x @ w + b[None], *a), argnums=(0, 1, 2))(x, kernel, bias)
     for a, b in zip(ours, plain, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(affine(x, kernel, bias), np.asarray(x) @ np.asarray(kernel) + np.asarray(bias), rtol=1e-5)
+    np.testing.assert_allclose(
+        affine(x, kernel, bias), np.asarray(x) @ np.asarray(kernel) + np.asarray(bias), rtol=1e-5
+    )
 
 
 def test_sums_of_other_backends_agree(key):

@@ -192,7 +192,9 @@ def test_rounding_of_the_cumulative_sum_draws_no_masked_choice():
     rng = np.random.default_rng(0)
     mask = rng.random((rows, size)) < 0.5
     mask[:, -3:] = False
-    logits = jnp.where(jnp.asarray(mask), jnp.asarray(rng.normal(size=(rows, size)), jnp.float32), distributions.FORBIDDEN)
+    logits = jnp.where(
+        jnp.asarray(mask), jnp.asarray(rng.normal(size=(rows, size)), jnp.float32), distributions.FORBIDDEN
+    )
     sums = np.asarray(jnp.cumsum(jnp.exp(logits - logits.max(axis=-1, keepdims=True)), axis=-1))
     rises = (np.diff(sums, axis=-1) > 0) & ~mask[:, 1:]
     assert rises.any(axis=-1).mean() > 0.5, "this backend sums without rounding; aim differently"
