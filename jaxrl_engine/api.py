@@ -1,10 +1,10 @@
 """The engine from Python, in a few lines.
 
-    from jaxrl_engine import Config, evaluate, load, train
+from jaxrl_engine import Config, evaluate, load, train
 
-    result = train(Config(env="gymnax:CartPole-v1", total_steps=200_000))
-    policy = load(result.run_dir)
-    print(evaluate(policy, episodes=100))
+result = train(Config(env="gymnax:CartPole-v1", total_steps=200_000))
+policy = load(result.run_dir)
+print(evaluate(policy, episodes=100))
 """
 
 from pathlib import Path

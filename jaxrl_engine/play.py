@@ -13,7 +13,6 @@ from jaxrl_engine.runtime.errors import RunError, exit_with
 from jaxrl_engine.runtime.logs import configure_logging
 from jaxrl_engine.runtime.tables import results_table
 
-
 PROGRAM = "python -m jaxrl_engine.play RUN"
 
 
@@ -80,7 +79,11 @@ def _play(run_dir: Path, arguments: Options) -> int:
     policy = load_policy(run_dir, run=arguments.run, step=arguments.step)
     print(f"{policy.built.config.env}: the policy after {policy.env_steps} steps, {arguments.episodes} fresh episodes")
     greedy = policy.evaluate(arguments.episodes, seed=arguments.seed)
-    print(results_table({"policy": greedy, "random": policy.evaluate(arguments.episodes, seed=arguments.seed, uniform=True)}))
+    print(
+        results_table(
+            {"policy": greedy, "random": policy.evaluate(arguments.episodes, seed=arguments.seed, uniform=True)}
+        )
+    )
     film = film_arms(policy, arguments.arms, arguments.seed)
     if film is None:
         print(f"no picture: {policy.built.config.env} has no arm to draw")

@@ -113,8 +113,8 @@ def test_play_draws_arms_that_move(tmp_path):
         ("--config /nonexistent.yaml", ["/nonexistent.yaml"]),
         ("--resume /nonexistent", ["/nonexistent"]),
         ("--eval-only", ["--resume"]),
-        ("--platform gpu", ["gpu"]),
-        ("--num-devices 3", ["num_envs", "3"]),
+        ("--platform gpu", ["platform", "GPU"]),
+        ("--platform cpu --num-devices 3", ["num_envs", "3"]),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_on_disk(tmp_path, arguments, words):

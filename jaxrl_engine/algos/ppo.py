@@ -31,6 +31,10 @@ from jaxrl_engine.ops.returns import gae
 from jaxrl_engine.ops.running_stats import RunningStatistics
 
 
+MAX_SCALED_REWARD = 10.0
+"""The first rare reward after many zeros meets a tiny deviation: scaled, it would drown everything else."""
+
+
 class PPOHyper(Struct):
     """Traced hyper-parameters: runs that differ only in these share one compiled program. Scalars, or [S]."""
 
@@ -216,7 +220,8 @@ class PPO:
         value, next_value = self._values(train_state, trajectory, observation)
         reward = steps.reward
         if statistics.discounted_return is not None:
-            reward = reward / running_stats.deviation(statistics.discounted_return)
+            scaled = reward / running_stats.deviation(statistics.discounted_return)
+            reward = jnp.clip(scaled, -MAX_SCALED_REWARD, MAX_SCALED_REWARD)
         over_streams = jax.vmap(jax.vmap(gae, in_axes=(1, 1, 1, None, None, None, None), out_axes=1),
                                 in_axes=(1, 1, 1, 1, 1, None, None), out_axes=1)  # fmt: skip
         advantage, target = over_streams(

@@ -11,7 +11,9 @@ sweep) are a leading axis `S` over everything (absent when there is one run); `B
 """
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,9 @@ class RunState(Struct):
     key: Key[Leaf, "*batch"]
     updates: Int[Leaf, "*batch"]  # rollouts learned from or rejected
     window: dict[str, Mean]  # averages of the row of metrics under way
+
+
+Learned: TypeAlias = tuple[TrainState, ActorState, dict[str, Mean]]
 
 
 class Rows(Struct):
@@ -117,39 +122,45 @@ class SyncProgram:
 
     def _init_one(self, key: Key[Array, ""], hyper: PyTree) -> RunState:
         key_params, key_start, key_run = jax.random.split(key, 3)
-        state = RunState(
-            train_state=self.algorithm.init(key_params, hyper),
-            actor=start(self.algorithm, self.vector_env, key_start, self.env_params),
-            key=key_run, updates=jnp.zeros((), jnp.int32), window={},
+        train_state = self.algorithm.init(key_params, hyper)
+        actor = start(self.algorithm, self.vector_env, key_start, self.env_params)
+        metrics = jax.eval_shape(self._learn, train_state, actor, key_run)[2]
+        return RunState(
+            train_state=train_state, actor=actor, key=key_run, updates=jnp.zeros((), jnp.int32),
+            window=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics),
         )  # fmt: skip
-        metrics = jax.eval_shape(self._learn, state)[1]
-        return state.replace(window=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics))
 
-    def _learn(self, state: RunState) -> tuple[RunState, dict[str, Mean]]:
-        """One rollout and one update."""
-        key, key_rollout, key_update = jax.random.split(state.key, 3)
+    @functools.cached_property
+    def _learn(self) -> Callable[[TrainState, ActorState, Key[Array, ""]], Learned]:
+        """One rollout and one update.
+
+        Jitted, so that it is traced once for `init`, which needs the names of its metrics, and for the chunk: tracing
+        physics takes seconds.
+        """
+        return jax.jit(self._rollout_and_update)
+
+    def _rollout_and_update(self, train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Learned:
+        key_rollout, key_update = jax.random.split(key)
         actor, trajectory, episodes = rollout(
-            self.algorithm, self.vector_env, state.train_state, state.actor, key_rollout, self.env_params,
-            self.num_steps,
-        )  # fmt: skip
-        train_state, losses = self.algorithm.update(state.train_state, trajectory, key_update)
-        learned = (train_state.skipped_in_a_row == 0).astype(jnp.float32)
-        metrics = {
-            name: Mean(total=jnp.where(learned > 0, value, 0.0), weight=learned) for name, value in losses.items()
-        }
-        metrics |= _rollout_metrics(state.train_state, trajectory, episodes)
-        metrics["Sync/SkippedUpdates"] = _observed(train_state.skipped_updates)
-        state = state.replace(train_state=train_state, actor=actor, key=key, updates=state.updates + 1)
-        return state, metrics
+            self.algorithm, self.vector_env, train_state, actor, key_rollout, self.env_params, self.num_steps
+        )
+        learned, losses = self.algorithm.update(train_state, trajectory, key_update)
+        counted = (learned.skipped_in_a_row == 0).astype(jnp.float32)
+        metrics = {name: Mean(total=jnp.where(counted > 0, x, 0.0), weight=counted) for name, x in losses.items()}
+        metrics |= _rollout_metrics(train_state, trajectory, episodes)
+        metrics["Sync/SkippedUpdates"] = _observed(learned.skipped_updates)
+        return learned, actor, metrics
 
     def _update_one(self, state: RunState) -> tuple[RunState, dict[str, Float[Array, ""]]]:
         """Learn once; return the row's means so far and, where the row is complete, begin the next."""
-        state, metrics = self._learn(state)
+        key, key_learn = jax.random.split(state.key)
+        train_state, actor, metrics = self._learn(state.train_state, state.actor, key_learn)
+        updates = state.updates + 1
         window = jax.tree.map(jnp.add, state.window, metrics)
         means = {name: mean.total / mean.weight for name, mean in window.items()}  # 0/0 is NaN: nothing observed
-        complete = state.updates % self.updates_per_row == 0
+        complete = updates % self.updates_per_row == 0
         window = jax.tree.map(lambda leaf: jnp.where(complete, 0.0, leaf), window)
-        return state.replace(window=window), means
+        return RunState(train_state=train_state, actor=actor, key=key, updates=updates, window=window), means
 
     def _record(self, rows: Rows, state: RunState, means: dict[str, Array]) -> Rows:
         """Write the means to the row under way, and move on where it is complete."""

@@ -95,12 +95,13 @@ def train(
     """
     clock = CompileClock()
     built = build(config)
+    program = make_program(built, num_devices)
     run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
     with run, StopSignals() as signals, clock:
         progress = Progress(total_steps=config.num_updates * config.samples_per_update, quiet=quiet)
         run.write_status(state="starting", message="compiling")
         try:
-            return _train(built, run, signals, clock, progress, resuming=resume is not None, num_devices=num_devices)
+            return _train(built, program, run, signals, clock, progress, resuming=resume is not None)
         except BaseException as error:
             with contextlib.suppress(RunError):  # a disk that refuses this too must not hide the cause
                 run.write_status(state="failed", message=f"{type(error).__name__}: {one_line(error)}")
@@ -110,14 +111,18 @@ def train(
 
 
 def _train(
-    built: Build, run: RunDirectory, signals: StopSignals, clock: CompileClock, progress: Progress, *,
-    resuming: bool, num_devices: int,
-) -> Result:  # fmt: skip
+    built: Build,
+    program: SyncProgram,
+    run: RunDirectory,
+    signals: StopSignals,
+    clock: CompileClock,
+    progress: Progress,
+    *,
+    resuming: bool,
+) -> Result:
     config, started = built.config, time.perf_counter()
-    program = make_program(built, num_devices)
     store = CheckpointStore(run.checkpoints, keep=config.checkpoint.keep)
-    abstract = jax.eval_shape(program.init, built.keys, built.hyper)
-    state, updates = _first_state(built, program, store, abstract, resuming)
+    state, updates = _first_state(built, program, store, resuming)
     chunk, evaluator = _compile(built, program, state)
     compile_seconds = time.perf_counter() - started
     progress.message(f"run directory {run.path}")
@@ -140,15 +145,15 @@ def _train(
 
 
 def _first_state(
-    built: Build, program: SyncProgram, store: CheckpointStore, abstract: RunState, resuming: bool
+    built: Build, program: SyncProgram, store: CheckpointStore, resuming: bool
 ) -> tuple[RunState, int]:
-    if not resuming or not store.steps():  # killed before its first checkpoint, a run begins again
+    """Begin, or go on from the newest checkpoint; killed before its first one, a run begins again."""
+    if not resuming or not store.steps():
         return program.init(built.keys, built.hyper), 0
+    abstract = jax.eval_shape(program.init, built.keys, built.hyper)
     restored = store.restore(abstract)
     state = restored.state.replace(train_state=restored.state.train_state.replace(hyper=built.hyper))
-    shardings = program.shardings(abstract)
-    state = jax.device_put(state, shardings) if shardings is not None else jax.device_put(state)
-    return state, int(restored.metadata["updates"])
+    return jax.device_put(state, program.shardings(abstract)), int(restored.metadata["updates"])
 
 
 def _compile(built: Build, program: SyncProgram, state: RunState) -> tuple[Any, Evaluator]:

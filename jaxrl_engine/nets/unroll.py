@@ -8,9 +8,7 @@ from jaxrl_engine.core.types import PyTree
 from jaxrl_engine.nets.actor_critic import clear_memory
 
 
-def unroll(
-    module: nn.Module, params: PyTree, memory: PyTree, is_first: Bool[Array, "T B"], *inputs: PyTree
-) -> PyTree:
+def unroll(module: nn.Module, params: PyTree, memory: PyTree, is_first: Bool[Array, "T B"], *inputs: PyTree) -> PyTree:
     """Apply a network `(memory, *inputs) -> (memory, output)` to inputs `[T, B, …]`; returns outputs `[T, B, …]`."""
 
     def step(memory: PyTree, xs: tuple[Array, tuple[PyTree, ...]]) -> tuple[PyTree, PyTree]:

@@ -54,9 +54,10 @@ class Categorical(Struct):
     mask: Bool[Leaf, "*batch n"] | None = None  # True: allowed
 
     def sample(self, key: Key[Array, ""], /) -> Int[Array, "*batch"]:
-        """Draw by inverting the cumulative distribution at one uniform number per row.
+        """Draw by inverting the cumulative distribution at one uniform number per row; resolves probabilities to 2⁻²³.
 
-        The Gumbel trick needs a uniform and two logarithms per *choice*. Probabilities are resolved to 2⁻²³.
+        The Gumbel trick needs a random number and two logarithms per *choice*; this shares its exponentials with
+        `log_prob`. On CPU both cost the same for 2 or 3 choices, Gumbel twice as much for 6 and six times for 64.
         """
         return _invert(self._allowed_logits, jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype))
 
@@ -183,10 +184,10 @@ class TanhGaussian(Struct):
 
     @property
     def _bounds(self) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
-        shape, dtype = self.mean.shape, self.mean.dtype
-        return jnp.broadcast_to(jnp.asarray(self.low, dtype), shape), jnp.broadcast_to(
-            jnp.asarray(self.high, dtype), shape
+        low, high = (
+            jnp.broadcast_to(jnp.asarray(bound, self.mean.dtype), self.mean.shape) for bound in (self.low, self.high)
         )
+        return low, high
 
     @property
     def _gaussian(self) -> DiagonalGaussian:

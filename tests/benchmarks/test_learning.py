@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ def job(tmp_path: Path) -> learning.Job:
     rows += [{"env_steps": step, "Eval/return": float(np.mean(each)), "Eval/return_per_seed": each}
              for step, each in zip(STEPS, RETURNS, strict=True)]  # fmt: skip
     (made.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = {"status": "finished", "random_policy": {"return": 21.0}, "steps_per_second": 1e5}
+    summary = {"status": "finished", "random_policy": {"return": 21.0}, "steps_per_second": 1e5, "versions": {}}
+    summary |= dict.fromkeys(["compile_seconds", "wall_seconds", "peak_memory_bytes", "platform"], 7)
+    made.origin.write_text(json.dumps({"command": shlex.join(made.command), "commit": "abc"}))
     (made.run_dir / "summary.json").write_text(json.dumps(summary))
     (made.run_dir / "config.yaml").write_text(to_yaml(made.config))
     return made
@@ -54,6 +57,7 @@ def test_result_of_a_run_written_by_hand(job, tmp_path):
     assert measured["seeds_at_threshold"] == 2
     assert measured["return_mean"] == [30.0, 50.0, 500.0]
     assert measured["random_policy"] == 21.0
+    assert measured["commit"] == "abc"
     assert "--num-seeds 3" in measured["command"] and "study.yaml" in measured["command"]
     written = json.loads((tmp_path / "results" / "learning_cartpole.json").read_text())
     assert written == json.loads(json.dumps(measured))

@@ -180,7 +180,7 @@ def test_no_key_is_used_twice(walk):
     program = make(walk)
     with jax.debug_key_reuse(True):
         state = begin(program)
-        jax.jit(program._learn)(state)
+        program._learn(state.train_state, state.actor, state.key)
 
 
 @pytest.mark.slow

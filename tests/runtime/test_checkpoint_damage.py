@@ -20,7 +20,7 @@ from jaxrl_engine.runtime import checkpoint_files
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.errors import RunError
 
-pytestmark = pytest.mark.chaos
+pytestmark = pytest.mark.slow
 
 
 def make_state(step: int) -> dict:
