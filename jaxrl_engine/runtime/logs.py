@@ -4,7 +4,7 @@ import contextlib
 import gc
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 LOGGER_NAME = "jaxrl_engine"
 _CHATTY = ("absl", "asyncio", "orbax")
@@ -39,8 +39,12 @@ def silence(*names: str) -> Iterator[None]:
     """Drop everything the named loggers say.
 
     If the block fails, the garbage is collected before they may speak again: asyncio complains about the tasks of a
-    failed loop only when they are freed.
+    failed loop only when they are freed. What runs in the background of a failed block finds its loop closed and prints
+    a traceback per array, whenever it ends: these are dropped from now on.
     """
+    if sys.unraisablehook is not _drop_closed_loops:
+        _former_hooks.append(sys.unraisablehook)
+        sys.unraisablehook = _drop_closed_loops
     loggers = [logging.getLogger(name) for name in names]
     former = [logger.disabled for logger in loggers]
     for logger in loggers:
@@ -53,3 +57,12 @@ def silence(*names: str) -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, former, strict=True):
             logger.disabled = disabled
+
+
+_former_hooks: list[Callable[["sys.UnraisableHookArgs"], object]] = []
+
+
+def _drop_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
+    complaint = isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"
+    if not complaint:
+        _former_hooks[-1](unraisable)

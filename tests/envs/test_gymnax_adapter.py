@@ -12,7 +12,11 @@ from jaxrl_engine.envs.registry import available_envs, make_env
 
 NAMES = [env_id.partition(":")[2] for env_id in available_envs() if env_id.startswith("gymnax:")]
 STEPS = 61
-COMPILE_FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+COMPILE_FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
 
 
 @pytest.fixture(autouse=True)
