@@ -30,7 +30,6 @@ from jaxrl_engine.ops.distributions import Distribution
 from jaxrl_engine.ops.returns import gae
 from jaxrl_engine.ops.running_stats import RunningStatistics
 
-
 MAX_SCALED_REWARD = 10.0
 """The first rare reward after many zeros meets a tiny deviation: scaled, it would drown everything else."""
 

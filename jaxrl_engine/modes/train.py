@@ -144,9 +144,7 @@ def _train(
     return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
 
 
-def _first_state(
-    built: Build, program: SyncProgram, store: CheckpointStore, resuming: bool
-) -> tuple[RunState, int]:
+def _first_state(built: Build, program: SyncProgram, store: CheckpointStore, resuming: bool) -> tuple[RunState, int]:
     """Begin, or go on from the newest checkpoint; killed before its first one, a run begins again."""
     if not resuming or not store.steps():
         return program.init(built.keys, built.hyper), 0

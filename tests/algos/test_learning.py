@@ -15,7 +15,9 @@ PPO = PPOConfig(
 )  # fmt: skip
 
 
-def learn(name, updates, *, ppo=PPO, network=NetworkConfig(hidden_sizes=(16,)), num_envs=16, num_steps=16, **env_params):
+def learn(
+    name, updates, *, ppo=PPO, network=NetworkConfig(hidden_sizes=(16,)), num_envs=16, num_steps=16, **env_params
+):
     total_steps = updates * num_envs * num_steps
     config = Config(
         env=f"probe:{name}", env_params=env_params, total_steps=total_steps, num_envs=num_envs, num_steps=num_steps,

@@ -177,11 +177,17 @@ def test_reward_and_metrics_by_hand(two):
     assert near.metrics["final_distance"] == pytest.approx(0.045)
     _, far = step(jax.random.key(5), state.replace(target=jnp.array([1.0, 0.25])), jnp.zeros((1, 2)), ())
     assert far.metrics["success"] == 0 and far.metrics["final_distance"] == pytest.approx(0.25)
-    assert near.reward > far.reward
+    # Nothing was gained, nothing spent: only the delay and the bonus for being there.
+    assert near.reward[0] == pytest.approx(-0.1 * 0.045 + 0.05) and far.reward[0] == pytest.approx(-0.1 * 0.25)
     # Energy: motor torque times joint speed, held for one step, in magnitude.
     after, moved = step(jax.random.key(5), state, jnp.array([[0.5, -1.0]]), ())
     torque = np.asarray(env.body.torque) * [0.5, -1.0]
     assert moved.metrics["energy"] == pytest.approx(np.abs(torque * after.velocities).sum() * 0.04, rel=1e-5)
+    tip = env.body.lengths @ np.exp(1j * np.cumsum(after.angles))
+    distance = abs(tip - (1 + 0.045j))
+    stays = 0.05 * (distance <= 0.05)
+    gained = 0.045 - distance
+    assert moved.reward[0] == pytest.approx(gained - 0.1 * distance + stays - 0.001 * (0.25 + 1) / 2, abs=1e-6)
     again, _ = step(jax.random.key(5), after, jnp.array([[0.5, -1.0]]), ())
     assert again.energy > after.energy
 

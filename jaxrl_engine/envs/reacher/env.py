@@ -1,11 +1,14 @@
 """`reacher`: an arm of one to eight links turns its joints until its tip rests on a target, in the plane.
 
-Per step, with d the distance from tip to target over the arm's length and a the actions in [-1, 1]:
+Per step, with d the distance from tip to target over the arm's length (d' before the step), a the actions in [-1, 1]:
 
-    reward = -d + BONUS · [d <= TOLERANCE] - EFFORT · mean(a²)
+    reward = (d' - d) - DELAY · d + STAY · [d <= TOLERANCE] - EFFORT · mean(a²)
 
-The first term leads to the target from anywhere, the second makes arriving early and staying worth more than any
-detour, and the third is too small to stop the arm short (see the constants). The world only truncates.
+The first term pays a move at once instead of through the critic; it adds up to what was gained over the episode, so it
+does not change which policy is best (Ng, Harada, Russell 1999). The second charges every step spent away from the
+target, so arriving early is best, by a detour where the arm must fold first; the third makes staying precise, and the
+fourth is too small to stop the arm short: a step at full effort costs as much as one spent 1 % of the arm's length
+away. The world only truncates.
 """
 
 import dataclasses
@@ -26,10 +29,9 @@ from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, link_positions, to_s
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
 
 TOLERANCE = 0.05  # of the arm's length: closer than this the tip has reached the target
-BONUS = 0.5
-EFFORT = 0.01
-SCALE = 0.1
-PROGRESS = 0.0
+DELAY = 0.1
+STAY = 0.05
+EFFORT = 0.001
 METRICS = ("success", "final_distance", "energy")
 
 
@@ -111,11 +113,10 @@ class Reacher:
             angles=angles, velocities=velocities, target=state.target,
             energy=state.energy + power * self.step_seconds, time=state.time + 1,
         )  # fmt: skip
-        tip = self.link_positions(next_state)[-1]
-        distance = jnp.linalg.norm(tip - state.target) / self.total_length
+        tip_before, tip = self.link_positions(state)[-1], self.link_positions(next_state)[-1]
+        before, distance = (jnp.linalg.norm(end - state.target) / self.total_length for end in (tip_before, tip))
         success = (distance <= TOLERANCE).astype(jnp.float32)
-        before = jnp.linalg.norm(self.link_positions(state)[-1] - state.target) / self.total_length
-        reward = PROGRESS * (before - distance) + SCALE * (BONUS * success - distance - EFFORT * jnp.square(effort).mean())
+        reward = before - distance - DELAY * distance + STAY * success - EFFORT * jnp.square(effort).mean()
         metrics = {"success": success, "final_distance": distance, "energy": next_state.energy}
         never, truncated = jnp.zeros((), bool), next_state.time >= self.episode_length
         return next_state, single_agent_timestep(self._observe(next_state, tip), reward, never, truncated, metrics)
@@ -128,7 +129,8 @@ class Reacher:
     def _physics(self) -> tuple[Any, Any]:
         """The Brax system and the pipeline that steps it."""
         system = to_system(self.body, self.step_seconds / self.substeps)
-        return system, importlib.import_module(f"brax.{self.pipeline}.pipeline")
+        with without_chatter():
+            return system, importlib.import_module(f"brax.{self.pipeline}.pipeline")
 
     def _advance(
         self, angles: Float[Array, "links"], velocities: Float[Array, "links"], effort: Float[Array, "links"]
