@@ -73,6 +73,7 @@ def test_equals_gymnax_stepped_directly(name):
     assert_equal((timestep.terminated, timestep.truncated), (terminated, truncated))
     assert_equal(jax.tree.leaves((state, next_states)), jax.tree.leaves((their_state, their_next_states)))
     assert not start.terminated and not start.truncated and start.reward == 0
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves((state, next_states)))
     for seen in (start, jax.tree.map(lambda leaf: leaf[0], timestep)):
         assert seen.observation.shape == (1, *env.spec.observation.shape)
         assert seen.observation.dtype == env.spec.observation.dtype

@@ -1,0 +1,1 @@
+"""Measurements of the engine, and of its peers under the same conditions."""

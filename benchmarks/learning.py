@@ -1,0 +1,213 @@
+"""Learning curves over several seeds, trained together in one program, with what others reached beside them.
+
+    python -m benchmarks.learning                         every study that is not finished yet, then the table
+    python -m benchmarks.learning --task cartpole         one of them; interrupted, the same command goes on
+    python -m benchmarks.learning --report-only           only draw and tabulate what has been trained
+
+Each study runs the engine's own command line on a file of configs/ and reads the run directory it leaves.
+"""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from benchmarks.machine import ROOT, provenance
+from benchmarks.report import learning_table
+from benchmarks.studies import STUDIES, Study
+from jaxrl_engine.core.config import Config, EvaluationConfig
+from jaxrl_engine.runtime.config import CONFIG_FILE, config_to_dict, differences, load_config
+
+CURVE_POINTS = 20
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A study, where its run lies, and what the user changed for a trial."""
+
+    study: Study
+    run_dir: Path
+    total_steps: int | None = None
+    seeds: int | None = None
+    episodes: int = 128
+
+    @property
+    def options(self) -> list[str]:
+        """Options of the engine's command line."""
+        steps = [] if self.total_steps is None else ["--total-steps", str(self.total_steps)]
+        evaluation = ["--evaluation.count", str(CURVE_POINTS), "--evaluation.episodes", str(self.episodes)]
+        source = ["--config", str(Path("configs") / self.study.config), "--num-seeds", str(self.config.num_seeds)]
+        return [*source, *steps, *evaluation]
+
+    @property
+    def config(self) -> Config:
+        """What those options resolve to."""
+        config = load_config(ROOT / "configs" / self.study.config)
+        return dataclasses.replace(
+            config,
+            num_seeds=self.seeds or self.study.seeds,
+            total_steps=self.total_steps or config.total_steps,
+            evaluation=dataclasses.replace(config.evaluation, count=CURVE_POINTS, episodes=self.episodes),
+        )
+
+    @property
+    def command(self) -> list[str]:
+        """The command that begins the run."""
+        place = self.run_dir.relative_to(ROOT) if self.run_dir.is_relative_to(ROOT) else self.run_dir
+        return ["python", "-m", "jaxrl_engine.run", "--mode", "sync", *self.options, "--run-dir", str(place)]
+
+    @property
+    def origin(self) -> Path:
+        """Where it is noted when, on what machine and from which commit the run began."""
+        return self.run_dir.with_suffix(".origin.json")
+
+    def finished(self) -> bool:
+        """Say whether the run has reached its end.
+
+        Raises:
+            SystemExit: the directory holds a run with other settings than asked for now.
+        """
+        if not (self.run_dir / CONFIG_FILE).exists():
+            return False
+        changed = differences(load_config(self.run_dir / CONFIG_FILE), self.config)
+        if changed:
+            raise SystemExit(f"{self.run_dir} holds a run with other settings ({'; '.join(changed)}): move it away")
+        summary = self.run_dir / "summary.json"
+        return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+
+    def train(self) -> None:
+        """Begin the run, or go on with it.
+
+        Raises:
+            SystemExit: the run did not finish; the engine has said why.
+        """
+        command = [sys.executable, "-m", "jaxrl_engine.run", "--resume", str(self.run_dir)]
+        if not (self.run_dir / CONFIG_FILE).exists():
+            command = [sys.executable, *self.command[1:]]
+            self.run_dir.parent.mkdir(parents=True, exist_ok=True)
+            self.origin.write_text(json.dumps({**provenance(), "command": shlex.join(self.command)}) + "\n")
+        returncode = subprocess.run(command, cwd=ROOT).returncode
+        if returncode:
+            raise SystemExit(returncode)
+
+
+def read_curve(run_dir: Path) -> tuple[list[int], np.ndarray]:
+    """Return the environment steps of the evaluations and their returns `[points, seeds]`."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [row for row in rows if "Eval/return" in row]
+    returns = [row.get("Eval/return_per_seed", [row["Eval/return"]]) for row in evaluations]
+    return [row["env_steps"] for row in evaluations], np.asarray(returns, np.float64)
+
+
+def interval(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95 % interval (Student's t) of the mean over seeds, `[points]`; for one seed the mean itself."""
+    mean, count = returns.mean(axis=-1), returns.shape[-1]
+    if count == 1:
+        return mean, mean
+    half = stats.t.ppf(0.975, count - 1) * returns.std(axis=-1, ddof=1) / np.sqrt(count)
+    return mean - half, mean + half
+
+
+def result(job: Job) -> dict[str, Any]:
+    """Reduce a finished run to what is published."""
+    steps, returns = read_curve(job.run_dir)
+    low, high = interval(returns)
+    final, summary = returns[-1], json.loads((job.run_dir / "summary.json").read_text())
+    measured = ("steps_per_second", "compile_seconds", "wall_seconds", "peak_memory_bytes", "platform", "versions")
+    return {
+        "study": job.study.name,
+        "title": job.study.title,
+        **json.loads(job.origin.read_text()),
+        "run": {name: summary[name] for name in measured},
+        "config": config_to_dict(job.config),
+        "env_steps": steps,
+        "return_per_seed": returns.tolist(),
+        "return_mean": returns.mean(axis=-1).tolist(),
+        "return_interval_95": [low.tolist(), high.tolist()],
+        "random_policy": summary["random_policy"]["return"],
+        "final_return_per_seed": final.tolist(),
+        "final_return": float(final.mean()),
+        "final_interval_95": [float(low[-1]), float(high[-1])],
+        "threshold": job.study.threshold,
+        "threshold_met": bool(final.mean() >= job.study.threshold),
+        "seeds_at_threshold": int((final >= job.study.threshold).sum()),
+        "references": [dataclasses.asdict(reference) for reference in job.study.references],
+    }
+
+
+def draw(measured: dict[str, Any], path: Path) -> None:
+    """Plot every seed, their mean with its interval, the references and the threshold."""
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.subplots()
+    steps, returns = np.asarray(measured["env_steps"]), np.asarray(measured["return_per_seed"])
+    low, high = measured["return_interval_95"]
+    axes.plot(steps, returns, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.fill_between(steps, low, high, color="tab:blue", alpha=0.2, label="95 % interval of the mean")
+    axes.plot(steps, measured["return_mean"], color="tab:blue", linewidth=2.0, label=f"ours, {returns.shape[1]} seeds")
+    for number, reference in enumerate(measured["references"]):
+        label = reference["label"] + (f" ({reference['steps']:,} steps)" if reference["steps"] else "")
+        axes.axhline(reference["value"], color=f"C{number + 1}", linestyle="--", linewidth=1.0, label=label)
+    axes.axhline(measured["threshold"], color="black", linestyle=":", linewidth=1.0, label="threshold")
+    everything = [
+        returns.min(),
+        returns.max(),
+        measured["threshold"],
+        *(each["value"] for each in measured["references"]),
+    ]
+    margin = 0.05 * (max(everything) - min(everything))
+    axes.set_ylim(
+        min(everything) - margin, max(everything) + margin
+    )  # the interval of few seeds is cut, not the curves
+    axes.set(title=measured["title"], xlabel="environment steps per seed", ylabel="return of greedy episodes")
+    axes.legend(fontsize="small", loc="lower right")
+    figure.savefig(path, dpi=130)
+
+
+def publish(job: Job, results: Path) -> dict[str, Any]:
+    """Write a finished study's JSON and PNG."""
+    measured = result(job)
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"learning_{job.study.name}.json"
+    path.write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n")
+    draw(measured, path.with_suffix(".png"))
+    return measured
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__.split("\n")[0])
+    parser.add_argument("--task", nargs="+", choices=list(STUDIES), default=list(STUDIES), help="which studies")
+    parser.add_argument("--report-only", action="store_true", help="train nothing")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "learning", help="where run directories lie")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where JSON and PNG go")
+    parser.add_argument("--total-steps", type=int, help="for a trial: fewer steps than the configuration says")
+    parser.add_argument("--seeds", type=int, help="for a trial: another number of seeds")
+    parser.add_argument("--episodes", type=int, default=EvaluationConfig().episodes, help="episodes per evaluation")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is unfinished, publish what is finished, and print the table."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    published = []
+    for name in options.task:
+        job = Job(STUDIES[name], (options.runs / name).resolve(), options.total_steps, options.seeds, options.episodes)
+        if not options.report_only and not job.finished():
+            job.train()
+        if job.finished():
+            published.append(publish(job, options.results))
+    print(learning_table(published))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Other libraries' PPO, each in a virtual environment of its own."""

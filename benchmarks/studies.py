@@ -1,0 +1,64 @@
+"""What `benchmarks.learning` trains, what must come out, and what others have reported."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A return somebody else reached; `steps` are environment steps (None: not stated)."""
+
+    label: str
+    value: float
+    steps: int | None = None
+    deviation: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One learning curve: a configuration, a number of seeds, and the least mean return at its end."""
+
+    name: str
+    title: str
+    config: str  # in configs/
+    seeds: int
+    threshold: float
+    references: tuple[Reference, ...]
+
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            "cartpole", "CartPole-v1", "cartpole.yaml", 10, 490.0,
+            (
+                Reference("SB3 PPO, RL-Zoo", 500.0, 100_000, 0.0),
+                Reference("CleanRL ppo.py", 490.0, 500_000, 6.1),
+                Reference("openai/baselines PPO", 497.5, 500_000, 4.0),
+                Reference("PureJaxRL, lowest of 3 seeds", 464.0, 500_000),
+            ),
+        ),
+        Study(
+            "acrobot", "Acrobot-v1", "acrobot.yaml", 5, -86.4,
+            (
+                Reference("SB3 PPO, RL-Zoo", -73.5, 1_000_000),
+                Reference("gymnax-blines PPO", -80.0),
+                Reference("CleanRL ppo.py", -86.4, 500_000, 1.3),
+            ),
+        ),
+        Study(
+            "pendulum", "Pendulum-v1", "pendulum.yaml", 5, -172.0,
+            (
+                Reference("SB3 PPO, RL-Zoo", -172.0, 100_000, 104.0),
+                Reference("gymnax-blines", -130.0),
+            ),
+        ),
+        Study(
+            "breakout", "Breakout-MinAtar", "minatar_breakout.yaml", 5, 28.0,
+            (Reference("gymnax-blines PPO", 28.0),),
+        ),
+        Study(
+            "reacher", "brax reacher, episode 50, generalized", "brax_reacher.yaml", 5, -5.5,
+            (Reference("rejax PPO, tuned, 2 seeds", -4.85, 1_048_576),),
+        ),
+    )
+}  # fmt: skip
