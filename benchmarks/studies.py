@@ -38,7 +38,7 @@ STUDIES = {
             ),
         ),
         Study(
-            "acrobot", "Acrobot-v1", "acrobot.yaml", 5, -86.4,
+            "acrobot", "Acrobot-v1", "acrobot.yaml", 5, -90.0,
             (
                 Reference("SB3 PPO, RL-Zoo", -73.5, 1_000_000),
                 Reference("gymnax-blines PPO", -80.0),
@@ -46,7 +46,7 @@ STUDIES = {
             ),
         ),
         Study(
-            "pendulum", "Pendulum-v1", "pendulum.yaml", 5, -172.0,
+            "pendulum", "Pendulum-v1", "pendulum.yaml", 5, -200.0,
             (
                 Reference("SB3 PPO, RL-Zoo", -172.0, 100_000, 104.0),
                 Reference("gymnax-blines", -130.0),

@@ -55,8 +55,9 @@ def uniform_action(space: ActionSpace, timestep: TimeStep, key: Key[Array, ""]) 
     if isinstance(space, Box):
         if not space.bounded:
             return jax.random.normal(key, (*batch, *space.shape))
+        shape = (*batch, *space.shape)
         low, high = (jnp.asarray(bound, jnp.float32).reshape(space.shape) for bound in (space.low, space.high))
-        return low + (high - low) * jax.random.uniform(key, (*batch, *space.shape))
+        return jax.random.uniform(key, shape, minval=jnp.broadcast_to(low, shape), maxval=jnp.broadcast_to(high, shape))
     nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
     mask = timestep.action_mask
     if mask is None:

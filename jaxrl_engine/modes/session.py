@@ -33,7 +33,7 @@ SPEED_SECONDS = 3.0
 SHOWN = {"Charts/EpisodeReturn": "return", "Charts/Success": "success", "Sync/SkippedUpdates": "skipped"}
 """Metrics of the progress line; all others are in the files."""
 
-Row = dict[str, float | list[float] | None]
+Row = dict[str, float | list[float | None] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,6 @@ class _Chunk:
 @dataclasses.dataclass
 class _Evaluation:
     results: EpisodeResults
-    updates: int
     state: PyTree  # a copy: what will be saved under this evaluation's score
 
 
@@ -109,19 +108,17 @@ class Session:
             updates += length
             self.pending.append(_Chunk(rows=rows, updates=updates, length=length))
             if updates in self.job.evaluation_points:
-                self.pending.append(
-                    _Evaluation(self.job.evaluate(state, updates), updates, jax.tree.map(jnp.copy, state))
-                )
+                self.pending.append(_Evaluation(self.job.evaluate(state, updates), jax.tree.map(jnp.copy, state)))
             self._drain(keep=1)
             failed = self.skipped_in_a_row >= self.job.max_skipped_updates
             if not failed and self._save_due():
-                self._save(state, updates, score=None)
+                self._save(state, score=None)
         self._drain(keep=0)
         failed = self.skipped_in_a_row >= self.job.max_skipped_updates
-        done = int(np.max(jax.device_get(state.updates)))
+        done = _updates_done(state)
         seconds = time.perf_counter() - begun
         if done != self.saved_updates:
-            self._save(state, done, score=None)
+            self._save(state, score=None)
         self.store.wait()
         status, message = self._verdict(done, failed, signals)
         return Outcome(
@@ -194,19 +191,25 @@ class Session:
 
     def _read_evaluation(self, entry: _Evaluation) -> None:
         self.evaluation = summarize(jax.device_get(entry.results))
-        env_steps = entry.updates * self.job.steps_per_update
+        env_steps = _updates_done(entry.state) * self.job.steps_per_update
         self.writer.write(env_steps, {f"Eval/{name}": value for name, value in self.evaluation.items()})
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.evaluation.items() if isinstance(value, float))
         self.progress.message(f"evaluation at {env_steps} steps: {shown}")
-        self._save(entry.state, entry.updates, score=self.evaluation["return"])
+        self._save(entry.state, score=self.evaluation["return"])
 
-    def _save(self, state: PyTree, updates: int, score: float | None) -> None:
+    def _save(self, state: PyTree, score: float | None) -> None:
+        updates = _updates_done(state)
         if updates <= self.saved_updates:
             return
         metadata = {**self.job.metadata, "updates": updates, "evaluation": self.evaluation}
         self.writer.flush()
         self.store.save(updates * self.job.steps_per_update, state, metadata, score)
         self.saved_updates, self.last_save = updates, time.perf_counter()
+
+
+def _updates_done(state: PyTree) -> int:
+    """Updates behind a state: fewer than were asked for where learning broke. Waits for the chunk to end."""
+    return int(np.max(jax.device_get(state.updates)))
 
 
 def evaluation_points(total_updates: int, count: int) -> frozenset[int]:
@@ -243,5 +246,5 @@ def per_run(values: Mapping[str, Any]) -> Row:
     lists: Row = {}
     for name, value in values.items():
         if np.ndim(value):
-            lists[f"{name}_per_seed"] = [float(x) if math.isfinite(x) else None for x in value]  # type: ignore[misc]
+            lists[f"{name}_per_seed"] = [float(x) if math.isfinite(x) else None for x in value]
     return lists
