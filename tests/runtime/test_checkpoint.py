@@ -267,7 +267,9 @@ def test_committed_arrays_return_to_their_device(store):
 
 
 def test_a_changed_environment_is_mentioned_once(store, monkeypatch, caplog):
+    monkeypatch.setenv("XLA_FLAGS", "")
     save(store, 1)
+    store.wait()
     monkeypatch.setenv("XLA_FLAGS", "--xla_changed=1")
     with caplog.at_level(logging.WARNING):
         store.restore(make_state())
