@@ -88,7 +88,7 @@ class NetworkConfig:
     """Widths of the fully connected layers."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
     """Nonlinearity after each hidden layer."""
-    cnn_channels: tuple[int, ...] = (16, 32)
+    cnn_channels: tuple[int, ...] = (16,)
     """Channels of the 3×3 convolutions of the cnn torso."""
     recurrent: Literal["none", "gru"] = "none"
     """Put a recurrent layer between torso and head; it is cleared where an episode starts."""

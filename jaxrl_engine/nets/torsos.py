@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrl_engine.core.config import NetworkConfig
+from jaxrl_engine.nets.convolution import Conv
 from jaxrl_engine.nets.dense import Dense
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -45,10 +46,9 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, observation: Float[Array, "samples height width channel"]) -> Float[Array, "samples H"]:
         activation = ACTIVATIONS[self.activation]
-        dtype = jnp.dtype(self.compute_dtype)
         x = observation
         for width in self.channels:
-            x = activation(nn.Conv(width, (3, 3), kernel_init=nn.initializers.orthogonal(2**0.5), dtype=dtype)(x))
+            x = activation(Conv(width, 2**0.5, compute_dtype=self.compute_dtype)(x))
         return MLP(self.hidden_sizes, self.activation, self.compute_dtype)(x)
 
 

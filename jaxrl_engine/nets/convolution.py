@@ -1,0 +1,80 @@
+"""A convolutional layer whose backward pass suits the backend.
+
+Inside a compiled loop XLA's CPU backend takes a slow path for the gradient of a convolution's kernel. On 1,024 images of
+10 × 10 × 4, a 3 × 3 kernel and 16 outputs, two cores: 322 ms a gradient, 15 ms as a product with the image's patches.
+Other backends keep their own convolution. The results agree up to the order of summation.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxrl_engine.nets.dense import affine
+
+
+class Conv(nn.Module):
+    """`size × size` convolution that keeps height and width; orthogonal kernel of the given gain, zero bias."""
+
+    width: int
+    scale: float
+    size: int = 3
+    compute_dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "samples height width C"]) -> Float[Array, "samples height width H"]:
+        shape = (self.size, self.size, x.shape[-1], self.width)
+        kernel = self.param("kernel", nn.initializers.orthogonal(self.scale), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        dtype = jnp.dtype(self.compute_dtype)
+        operands = (x.astype(dtype), kernel.astype(dtype), bias.astype(dtype))
+        return suited(*operands)
+
+
+def convolve(
+    x: Float[Array, "samples height width C"], kernel: Float[Array, "size size C H"], bias: Float[Array, "H"]
+) -> Float[Array, "samples height width H"]:
+    """y[i, j] = b + Σ_{di, dj} x[i + di, j + dj] W[di, dj], zero outside the image."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout) + bias[None, None, None]
+
+
+def convolve_by_patches(
+    x: Float[Array, "samples height width C"], kernel: Float[Array, "size size C H"], bias: Float[Array, "H"]
+) -> Float[Array, "samples height width H"]:
+    """`convolve` as one matrix product: each pixel's `size² C` neighbours times the flattened kernel."""
+    samples, height, width, channels = x.shape
+    size, outputs = kernel.shape[0], kernel.shape[-1]
+    before = (size - 1) // 2
+    margin = (before, size - 1 - before)
+    padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+    shifts = [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+    patches = jnp.concatenate(shifts, axis=-1).reshape(-1, size * size * channels)
+    return affine(patches, kernel.reshape(-1, outputs), bias).reshape(samples, height, width, outputs)
+
+
+@jax.custom_vjp
+def suited(x: Array, kernel: Array, bias: Array) -> Array:
+    """`convolve` in the way that suits the backend, forward and backward.
+
+    The choice is made apart in each direction: differentiating through it would carry both ways' residuals.
+    """
+    return lax.platform_dependent(x, kernel, bias, cpu=convolve_by_patches, default=convolve)
+
+
+def _forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return suited(x, kernel, bias), (x, kernel, bias)
+
+
+def _backward(operands: tuple[Array, Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
+    def pull(function: Callable[..., Array]) -> Callable[..., tuple[Array, Array, Array]]:
+        return lambda gradient, *operands: jax.vjp(function, *operands)[1](gradient)
+
+    cpu, default = pull(convolve_by_patches), pull(convolve)
+    return lax.platform_dependent(gradient, *operands, cpu=cpu, default=default)
+
+
+suited.defvjp(_forward, _backward)
