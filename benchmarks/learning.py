@@ -28,6 +28,8 @@ from jaxrl_engine.core.config import Config, EvaluationConfig
 from jaxrl_engine.runtime.config import CONFIG_FILE, config_to_dict, differences, load_config
 
 CURVE_POINTS = 20
+FIRST_SEED = 1000
+"""The seeds are FIRST_SEED, FIRST_SEED + 1, …: none of those the configurations were chosen on (0 and 1)."""
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -47,7 +49,7 @@ class Job:
         steps = [] if self.total_steps is None else ["--total-steps", str(self.total_steps)]
         evaluation = ["--evaluation.count", str(CURVE_POINTS), "--evaluation.episodes", str(self.episodes)]
         source = ["--config", str(Path("configs") / self.study.config), "--num-seeds", str(self.config.num_seeds)]
-        return [*source, *steps, *evaluation]
+        return [*source, "--seed", str(FIRST_SEED), *steps, *evaluation]
 
     @property
     def config(self) -> Config:
@@ -55,6 +57,7 @@ class Job:
         config = load_config(ROOT / "configs" / self.study.config)
         return dataclasses.replace(
             config,
+            seed=FIRST_SEED,
             num_seeds=self.seeds or self.study.seeds,
             total_steps=self.total_steps or config.total_steps,
             evaluation=dataclasses.replace(config.evaluation, count=CURVE_POINTS, episodes=self.episodes),

@@ -25,7 +25,7 @@ def _switch_off_faulty_fusion() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     version = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
     if (0, 10) <= version < (0, 12) and _FAULTY_FUSION not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_FAULTY_FUSION}=".strip()
+        os.environ["XLA_FLAGS"] = f"{flags} {_FAULTY_FUSION}=-reduce".strip()
 
 
 _switch_off_faulty_fusion()

@@ -11,92 +11,26 @@ What matters beyond the paper (Andrychowicz et al. 2021; Huang et al. 2022, "The
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxrl_engine.algos.minibatches import Minibatch, scan_minibatches
+from jaxrl_engine.algos.ppo_types import PPOCarry, PPOExtras, PPOHyper, PPOParams, PPOStatistics, Samples
 from jaxrl_engine.core.config import NetworkConfig, PPOConfig
-from jaxrl_engine.core.struct import Struct
-from jaxrl_engine.core.types import Decision, EnvSpec, Leaf, PyTree, TimeStep, TrainState, Trajectory
+from jaxrl_engine.core.types import Decision, EnvSpec, PyTree, TimeStep, TrainState, Trajectory
 from jaxrl_engine.nets.actor_critic import Actor, Critic, clear_memory, initial_memory
 from jaxrl_engine.nets.heads import to_environment
 from jaxrl_engine.nets.unroll import unroll, unroll_with_next
 from jaxrl_engine.ops import losses, running_stats
 from jaxrl_engine.ops.distributions import Distribution
 from jaxrl_engine.ops.returns import gae
-from jaxrl_engine.ops.running_stats import RunningStatistics
 
 MAX_SCALED_REWARD = 10.0
 """The first rare reward after many zeros meets a tiny deviation: scaled, it would drown everything else."""
-
-
-class PPOHyper(Struct):
-    """Traced hyper-parameters: runs that differ only in these share one compiled program. Scalars, or [S]."""
-
-    learning_rate: Float[Leaf, "*batch"]
-    gamma: Float[Leaf, "*batch"]
-    gae_lambda: Float[Leaf, "*batch"]
-    clip_epsilon: Float[Leaf, "*batch"]
-    entropy_coefficient: Float[Leaf, "*batch"]
-    value_coefficient: Float[Leaf, "*batch"]
-    max_grad_norm: Float[Leaf, "*batch"]
-    anneal_updates: Float[Leaf, "*batch"]  # the step size reaches zero after this many updates; inf: never
-
-
-class PPOParams(Struct):
-    actor: PyTree
-    critic: PyTree
-
-
-class PPOStatistics(Struct):
-    observation: RunningStatistics | None  # per feature of one agent's observation
-    discounted_return: RunningStatistics | None  # scalar; its deviation scales the rewards
-
-
-class PPOCarry(Struct):
-    """Memory per environment."""
-
-    actor: PyTree  # [B, A, R], or () without recurrence
-    critic: PyTree
-    discounted_return: Float[Leaf, "*batch A"] | None  # of the rewards received so far; only for reward scaling
-
-
-class PPOExtras(Struct):
-    discounted_return: Float[Leaf, "*batch A"] | None
-
-
-class Samples(Struct):
-    """What the loss needs of each transition. Leading axes `[T, B]`, then shuffled into minibatches."""
-
-    observation: Float[Leaf, "..."]  # [T, B, A, *observation.shape], normalised
-    action_mask: Bool[Leaf, "*batch n"] | None
-    action: Leaf  # [T, B, A, *action.shape]
-    log_prob: Float[Leaf, "*batch"]  # [T, B, A]
-    advantage: Float[Leaf, "*batch"]
-    target: Float[Leaf, "*batch"]
-    value: Float[Leaf, "*batch"]
-    is_first: Bool[Leaf, "*time_batch"] | None  # [T, B]; only with recurrence
-
-
-def make_hyper(config: PPOConfig, num_updates: int, changes: Mapping[str, float] | None = None) -> PPOHyper:
-    """The traced hyper-parameters of a run; `changes` are a sweep's settings by dotted name (`ppo.gamma`).
-
-    Raises:
-        ValueError: a setting that is not traced.
-    """
-    names = [field.name for field in dataclasses.fields(PPOHyper) if field.name != "anneal_updates"]
-    values = {name: getattr(config, name) for name in names}
-    for dotted, value in (changes or {}).items():
-        group, _, name = dotted.partition(".")
-        if group != "ppo" or name not in values:
-            raise ValueError(f"{dotted} is not traced; choose from {', '.join('ppo.' + known for known in values)}")
-        values[name] = value
-    anneal = float(num_updates) if config.anneal_learning_rate else float("inf")
-    return PPOHyper(anneal_updates=jnp.float32(anneal), **{name: jnp.float32(values[name]) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,13 +66,14 @@ class PPO:
             actor=self.actor.init(key_actor, memory, observation, None),
             critic=self.critic.init(key_critic, memory, observation),
         )
+        optimizer = self._optimizer(hyper).init(ravel_pytree(params)[0])
         statistics = PPOStatistics(
             observation=running_stats.init(self.spec.observation.shape) if self.config.normalize_observations else None,
             discounted_return=running_stats.init(()) if self.config.normalize_rewards else None,
         )
         zero = jnp.zeros((), jnp.int32)
         return TrainState(
-            params=params, optimizer=self._optimizer(hyper).init(params), statistics=statistics, hyper=hyper,
+            params=params, optimizer=optimizer, statistics=statistics, hyper=hyper,
             policy_version=zero, skipped_updates=zero, skipped_in_a_row=zero,
         )  # fmt: skip
 
@@ -183,25 +118,28 @@ class PPO:
         """
         samples = self._samples(train_state, trajectory)
         optimizer = self._optimizer(train_state.hyper)
+        # As one vector: a CPU spends more on starting a dozen small kernels per step than on their arithmetic.
+        vector, to_params = ravel_pytree(train_state.params)
 
         def gradient_step(
-            learner: tuple[PPOParams, PyTree], batch: Minibatch
-        ) -> tuple[tuple[PPOParams, PyTree], dict[str, Float[Array, ""]]]:
-            params, opt_state = learner
-            gradient, metrics = self._gradient(params, train_state.hyper, batch)
-            changes, opt_state = optimizer.update(gradient, opt_state, params)
+            learner: tuple[Float[Array, "P"], PyTree], batch: Minibatch
+        ) -> tuple[tuple[Float[Array, "P"], PyTree], dict[str, Float[Array, ""]]]:
+            vector, opt_state = learner
+            of_params, metrics = self._gradient(to_params(vector), train_state.hyper, batch)
+            gradient = ravel_pytree(of_params)[0]
+            changes, opt_state = optimizer.update(gradient, opt_state, vector)
             metrics["Losses/GradientNorm"] = optax.tree.norm(gradient)
-            return (optax.apply_updates(params, changes), opt_state), metrics
+            return (vector + changes, opt_state), metrics
 
         memory = (trajectory.initial_carry.actor, trajectory.initial_carry.critic) if self.recurrent else None
-        learner, metrics = scan_minibatches(
-            gradient_step, (train_state.params, train_state.optimizer), samples, memory, key,
+        (vector, opt_state), metrics = scan_minibatches(
+            gradient_step, (vector, train_state.optimizer), samples, memory, key,
             num_epochs=self.config.num_epochs, num_minibatches=self.config.num_minibatches,
         )  # fmt: skip
         finite = jnp.isfinite(metrics["Losses/Total"]).all() & jnp.isfinite(metrics["Losses/GradientNorm"]).all()
         learned = train_state.replace(
-            params=learner[0], optimizer=learner[1], statistics=self._observe(train_state.statistics, trajectory),
-            policy_version=train_state.policy_version + 1,
+            params=to_params(vector), optimizer=opt_state, policy_version=train_state.policy_version + 1,
+            statistics=self._observe(train_state.statistics, trajectory),
         )  # fmt: skip
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, train_state)
         summary = {name: values.mean() for name, values in metrics.items()}

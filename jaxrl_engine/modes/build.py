@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
-from jaxrl_engine.algos.ppo import PPO, PPOHyper, make_hyper
+from jaxrl_engine.algos.ppo import PPO
+from jaxrl_engine.algos.ppo_types import PPOHyper, make_hyper
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TimeStep, TrainState

@@ -10,7 +10,8 @@ import pytest
 from scipy import special, stats
 
 from jaxrl_engine.algos.minibatches import Minibatch
-from jaxrl_engine.algos.ppo import PPO, PPOExtras, make_hyper
+from jaxrl_engine.algos.ppo import PPO
+from jaxrl_engine.algos.ppo_types import PPOExtras, make_hyper
 from jaxrl_engine.core.config import NetworkConfig, PPOConfig
 from jaxrl_engine.core.spaces import Box, Discrete, MultiDiscrete
 from jaxrl_engine.core.types import EnvSpec, TimeStep, Trajectory, Transition

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_engine.algos.ppo import PPO, make_hyper
+from jaxrl_engine.algos.ppo import PPO
+from jaxrl_engine.algos.ppo_types import make_hyper
 from jaxrl_engine.core.config import NetworkConfig, PPOConfig
 from jaxrl_engine.envs.vector import VectorEnv
 from jaxrl_engine.modes.sync import SyncProgram
