@@ -150,6 +150,8 @@ class LoggingConfig:
     """Write TensorBoard event files beside metrics.jsonl."""
     wandb: bool = False
     """Also send the metrics to Weights & Biases (needs the extra `wandb`)."""
+    split_times: bool = False
+    """Time collection and update, compiled apart, once at the start (a second compilation)."""
 
     def __post_init__(self) -> None:
         require(self.every_updates >= 0, "logging.every_updates", "a whole number >= 0", self.every_updates)

@@ -58,6 +58,8 @@ class SavedPolicy:
 def load_policy(path: Path, *, run: int | None = None, step: int | None = None) -> SavedPolicy:
     """Load the policy of a run directory: its best checkpoint, or the one saved at environment step `step`.
 
+    Where the best is damaged, the newest intact one is taken, with a warning.
+
     `run` chooses one of several seeds or settings; by default the one that evaluated best at that checkpoint.
 
     Raises:
@@ -68,7 +70,7 @@ def load_policy(path: Path, *, run: int | None = None, step: int | None = None) 
     built = build(config)
     store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
     template = jax.eval_shape(make_program(built).init, built.keys, built.hyper)
-    restored = store.restore(template, step if step is not None else store.best_step())
+    restored = store.restore(template, step, prefer=store.best_step())
     train_state = restored.state.train_state
     if built.num_runs is not None:
         index = _choose_run(run, built.num_runs, restored.metadata)

@@ -49,6 +49,7 @@ class Job:
     max_skipped_updates: int
     save_seconds: float
     metadata: Mapping[str, Any]  # goes into every checkpoint
+    timings: Mapping[str, float]  # seconds measured before the start; the same in every row
 
 
 @dataclasses.dataclass
@@ -169,7 +170,7 @@ class Session:
         for index in range(int(rows.count)):
             self.last_row = {name: as_plain(values[index]) for name, values in rows.values.items()}
             self.last_row |= per_run({name: values[index] for name, values in rows.values.items()})
-            self.last_row["Perf/SPS"] = steps_per_second
+            self.last_row |= {"Perf/SPS": steps_per_second, **self.job.timings}
             self.writer.write(int(rows.updates[index]) * self.job.steps_per_update, self.last_row)
         env_steps = chunk.updates * self.job.steps_per_update
         shown = {label: self.last_row[name] for name, label in SHOWN.items() if self.last_row.get(name) is not None}

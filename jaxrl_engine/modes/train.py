@@ -15,6 +15,7 @@ from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TrainState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluate import EpisodeResults
+from jaxrl_engine.modes.probe import split_times
 from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points, summarize
 from jaxrl_engine.modes.sync import RunState, SyncProgram
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
@@ -133,7 +134,8 @@ def _train(
         resume_env_steps=updates * config.samples_per_update if resuming else None,
     )  # fmt: skip
     with store, writer:
-        session = Session(_job(built, chunk, evaluator), run, store, writer, progress)
+        timings = split_times(program, state) if config.logging.split_times else {}
+        session = Session(_job(built, chunk, evaluator, timings), run, store, writer, progress)
         outcome = session.run(state, updates, signals)
     summary = _summary(built, outcome, outcome.updates - updates, compile_seconds, random)
     run.write_summary(summary)
@@ -164,7 +166,7 @@ def _compile(built: Build, program: SyncProgram, state: RunState) -> tuple[Any, 
     return chunk, evaluator
 
 
-def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
+def _job(built: Build, chunk: Any, evaluator: Evaluator, timings: dict[str, float]) -> Job:
     config = built.config
     return Job(
         chunk=chunk,
@@ -176,6 +178,7 @@ def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
         max_skipped_updates=config.max_skipped_updates,
         save_seconds=config.checkpoint.every_seconds,
         metadata={"config": config_to_dict(config)},
+        timings=timings,
     )
 
 

@@ -176,7 +176,7 @@ class CheckpointStore:
         except DamagedError as error:
             raise UserError(f"checkpoint {step} in {self._directory} is damaged: {error}") from None
 
-    def restore(self, template: PyTree, step: int | None = None) -> Restored:
+    def restore(self, template: PyTree, step: int | None = None, *, prefer: int | None = None) -> Restored:
         """Return the newest checkpoint that is intact, or the given one, in the form of the template.
 
         A damaged one is named in a warning and the one before it is tried; one given by `step` has no substitute.
@@ -184,6 +184,7 @@ class CheckpointStore:
         Args:
             template: arrays or `jax.ShapeDtypeStruct`s; JAX arrays also say on which devices a leaf belongs.
             step: which checkpoint; None: the newest.
+            prefer: where `step` is None, the one to try before the newest.
 
         Raises:
             UserError: there is no intact checkpoint, or it does not fit the template: the line names the leaves.
@@ -191,7 +192,9 @@ class CheckpointStore:
         self.wait()
         if step is not None:
             self._require(step)
-        candidates = [step] if step is not None else self.steps()[::-1]
+        newest_first = self.steps()[::-1]
+        preferred = [prefer] if prefer in newest_first else []
+        candidates = [step] if step is not None else preferred + [each for each in newest_first if each != prefer]
         reason = "there is none"
         for candidate, fallback in zip(candidates, [*candidates[1:], None], strict=False):
             try:

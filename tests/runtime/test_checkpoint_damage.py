@@ -85,6 +85,17 @@ def test_damage_to_any_file_falls_back_with_a_warning(pristine, tmp_path, caplog
         assert record.getMessage() == f"checkpoint 2 is damaged: {inner} {wrong}; falling back to step 1"
 
 
+def test_a_preferred_step_is_taken_and_the_newest_where_it_is_damaged(pristine, tmp_path, caplog):
+    shutil.copytree(pristine, tmp_path, dirs_exist_ok=True)
+    store = CheckpointStore(tmp_path, keep=3)
+    assert store.restore(make_state(0), prefer=1).step == 1
+    assert store.restore(make_state(0), prefer=None).step == 2
+    flip(files_of(tmp_path / "1")[0])
+    with caplog.at_level(logging.WARNING):
+        assert store.restore(make_state(0), prefer=1).step == 2
+    assert "checkpoint 1 is damaged" in caplog.text
+
+
 def test_any_flipped_bit_is_found(pristine, tmp_path, caplog):
     generator = np.random.default_rng(7)
     shutil.copytree(pristine, tmp_path / "store")

@@ -1,0 +1,48 @@
+"""How a fused update's time divides into collection and learning.
+
+In one compiled program the two are not apart in time. The probe compiles them apart and times each on the run's own
+state: an honest estimate of the split, not a measurement inside the run (fused, they also share work).
+"""
+
+import statistics
+import time
+from typing import Any
+
+import jax
+from jaxtyping import Array, Key
+
+from jaxrl_engine.core.types import PyTree, TrainState, Trajectory
+from jaxrl_engine.modes.rollout import ActorState, rollout
+from jaxrl_engine.modes.sync import RunState, SyncProgram
+
+REPETITIONS = 5
+
+
+def split_times(program: SyncProgram, state: RunState) -> dict[str, float]:
+    """Return the median seconds of one rollout and of one update compiled apart; the state is left as it is."""
+
+    def collect(train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Trajectory:
+        shared = (program.algorithm, program.vector_env, train_state, actor, key, program.env_params)
+        return rollout(*shared, program.num_steps)[1]
+
+    def learn(train_state: TrainState, trajectory: Trajectory, key: Key[Array, ""]) -> PyTree:
+        return program.algorithm.update(train_state, trajectory, key)
+
+    if program.num_runs is not None:
+        collect, learn = jax.vmap(collect), jax.vmap(learn)
+    # The run's key is copied, not consumed: what is drawn here never reaches the run.
+    collection, trajectory = _timed(collect, state.train_state, state.actor, state.key)
+    update, _ = _timed(learn, state.train_state, trajectory, state.key)
+    return {"Sync/CollectionTime": collection, "Sync/UpdateTime": update}
+
+
+def _timed(function: Any, *arguments: PyTree) -> tuple[float, Any]:
+    """Median seconds of the compiled function, and what it returned."""
+    compiled = jax.jit(function).lower(*arguments).compile()
+    result = jax.block_until_ready(compiled(*arguments))
+    seconds = []
+    for _ in range(REPETITIONS):
+        begun = time.perf_counter()
+        result = jax.block_until_ready(compiled(*arguments))
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds), result
