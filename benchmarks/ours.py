@@ -25,7 +25,7 @@ Update: TypeAlias = Callable[[RunState], tuple[RunState, Any]]
 
 
 def configuration(task: Task) -> Config:
-    """Translate the task; the value loss is clipped and observations are taken as they are, as with the peers."""
+    """Translate the task; as with the peers, the value loss is clipped and nothing is normalised but advantages."""
     ppo = PPOConfig(
         learning_rate=task.learning_rate,
         anneal_learning_rate=False,
@@ -39,6 +39,7 @@ def configuration(task: Task) -> Config:
         num_epochs=task.num_epochs,
         num_minibatches=task.num_minibatches,
         normalize_observations=False,
+        normalize_rewards=False,
     )
     return Config(
         env=ENVIRONMENTS[task.environment],

@@ -18,7 +18,7 @@ from engine_cli import (
     wait_for_steps,
 )
 
-TOTAL_STEPS = 400_000
+TOTAL_STEPS = 2_000_000
 LONG = [*SMALL, "--total-steps", TOTAL_STEPS, "--checkpoint.every-seconds", 0.1, "--quiet"]
 
 
@@ -49,7 +49,7 @@ def assert_same_run(run_dir, straight):
 @pytest.mark.slow
 def test_split_at_three_random_points_across_four_processes(straight, tmp_path):
     run_dir, chance = tmp_path / "run", random.Random(11)
-    points = sorted(chance.sample(range(20_000, TOTAL_STEPS - 100_000), 3))
+    points = sorted(chance.sample(range(20_000, TOTAL_STEPS // 2), 3))
     stopped_at = []
     for index, point in enumerate(points):
         target = ["--resume", run_dir] if index else [*LONG, "--run-dir", run_dir]
@@ -65,7 +65,7 @@ def test_split_at_three_random_points_across_four_processes(straight, tmp_path):
 
 def kill_and_resume(run_dir, chance, straight):
     process = start(*LONG, "--run-dir", run_dir)
-    wait_for_steps(run_dir, 1 if chance.random() < 0.3 else chance.randrange(1, TOTAL_STEPS - 100_000), process)
+    wait_for_steps(run_dir, 1 if chance.random() < 0.3 else chance.randrange(1, TOTAL_STEPS // 2), process)
     kill(process)
     done = run("--resume", run_dir, "--quiet")
     assert done.returncode == 0, done.stderr

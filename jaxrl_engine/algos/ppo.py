@@ -23,7 +23,7 @@ from jaxrl_engine.algos.ppo_types import PPOCarry, PPOExtras, PPOHyper, PPOParam
 from jaxrl_engine.core.config import NetworkConfig, PPOConfig
 from jaxrl_engine.core.types import Decision, EnvSpec, PyTree, TimeStep, TrainState, Trajectory
 from jaxrl_engine.nets.actor_critic import Actor, Critic, clear_memory, initial_memory
-from jaxrl_engine.nets.heads import to_environment
+from jaxrl_engine.nets.heads import draw_noise, to_environment
 from jaxrl_engine.nets.unroll import unroll, unroll_with_next
 from jaxrl_engine.ops import losses, running_stats
 from jaxrl_engine.ops.distributions import Distribution
@@ -83,10 +83,13 @@ class PPO:
         scaling = jnp.zeros(batch) if self.config.normalize_rewards else None
         return PPOCarry(actor=memory, critic=memory, discounted_return=scaling)
 
+    def noise(self, key: Key[Array, ""], num_envs: int) -> Float[Array, "..."]:
+        return draw_noise(key, self.spec.action, (num_envs, self.spec.num_agents))
+
     def act(
-        self, train_state: TrainState, carry: PPOCarry, timestep: TimeStep, key: Key[Array, ""], *, greedy: bool = False
+        self, train_state: TrainState, carry: PPOCarry, timestep: TimeStep, noise: PyTree | None
     ) -> tuple[Decision, PPOCarry]:
-        """Sample actions for `B` environments (or take the mode). The key is consumed."""
+        """Sample actions for `B` environments, or take the mode where there is no noise."""
         params: PPOParams = train_state.params
         done = timestep.done
         observation = self._normalize(train_state.statistics, timestep.observation)
@@ -96,7 +99,7 @@ class PPO:
         critic_memory = carry.critic
         if self.recurrent:
             critic_memory, _ = self.critic.apply(params.critic, clear_memory(carry.critic, done), observation)
-        raw = distribution.mode() if greedy else distribution.sample(key)
+        raw = distribution.mode() if noise is None else distribution.sample_from(noise)
         returned = carry.discounted_return
         if returned is not None:
             # `done` is that of the step which earned this reward: the sum starts afresh *after* it.

@@ -17,10 +17,17 @@ class Algorithm(Protocol):
     def initial_carry(self, num_envs: int) -> PyTree:
         """Return the memory `[B, …]` the algorithm keeps for each environment between steps."""
 
+    def noise(self, key: Key[Array, ""], num_envs: int) -> PyTree:
+        """Draw all that one call of `act` leaves to chance. The key is consumed.
+
+        A rollout draws the noise of all its steps at once: the generator is a loop of small kernels on a CPU, and a
+        call of it per step would cost as much as the networks.
+        """
+
     def act(
-        self, train_state: TrainState, carry: PyTree, timestep: TimeStep, key: Key[Array, ""], *, greedy: bool = False
+        self, train_state: TrainState, carry: PyTree, timestep: TimeStep, noise: PyTree | None
     ) -> tuple[Decision, PyTree]:
-        """Choose the actions `[B, A, *action.shape]` the environments receive.
+        """Choose the actions `[B, A, *action.shape]` the environments receive; without noise, the most likely ones.
 
         `timestep` shows the current observation (the first of a new episode where the last one ended) together with
         the reward and the flags of the step before; where those flags say done, the memory is cleared first.

@@ -43,7 +43,7 @@ def greedy_policy(algorithm: Algorithm, train_state: TrainState) -> Policy:
     """The policy that takes the most likely action."""
 
     def policy(carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]:
-        decision, carry = algorithm.act(train_state, carry, timestep, key, greedy=True)
+        decision, carry = algorithm.act(train_state, carry, timestep, None)
         return decision.env_action, carry
 
     return policy

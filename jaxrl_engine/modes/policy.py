@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
@@ -50,8 +50,7 @@ class SavedPolicy:
         return summarize(jax.device_get(results))
 
     def _decide(self, train_state: TrainState, memory: PyTree, timestep: TimeStep) -> tuple[Array, PyTree]:
-        unused_key: Key[Array, ""] = jax.random.key(0)  # a greedy choice draws nothing
-        decision, memory = self.built.algorithm.act(train_state, memory, timestep, unused_key, greedy=True)
+        decision, memory = self.built.algorithm.act(train_state, memory, timestep, None)
         return decision.env_action, memory
 
 

@@ -37,16 +37,18 @@ def rollout(
     consumed.
     """
     key_fresh, key_act, key_step = jax.random.split(key, 3)
-    keys = (jax.random.split(key_act, num_steps), jax.random.split(key_step, (num_steps, vector_env.num_envs)))
+    noise = jax.vmap(algorithm.noise, in_axes=(0, None))(jax.random.split(key_act, num_steps), vector_env.num_envs)
+    keys = jax.random.split(key_step, (num_steps, vector_env.num_envs))
     version = jnp.broadcast_to(train_state.policy_version, (vector_env.num_envs,))
 
     def step(
-        loop: tuple[ActorState, Fresh], keys: tuple[Key[Array, ""], Key[Array, "B"]]
+        loop: tuple[ActorState, Fresh], chance: tuple[PyTree, Key[Array, "B"]]
     ) -> tuple[tuple[ActorState, Fresh], tuple[Transition, Episodes]]:
         actor, fresh = loop
         seen = actor.vector.timestep
-        decision, carry = algorithm.act(train_state, actor.carry, seen, keys[0])
-        vector, fresh, after, episodes = vector_env.step(keys[1], actor.vector, decision.env_action, env_params, fresh)
+        decision, carry = algorithm.act(train_state, actor.carry, seen, chance[0])
+        action = decision.env_action
+        vector, fresh, after, episodes = vector_env.step(chance[1], actor.vector, action, env_params, fresh)
         transition = Transition(
             observation=seen.observation,
             global_state=seen.global_state,
@@ -65,6 +67,6 @@ def rollout(
         return (ActorState(vector=vector, carry=carry), fresh), (transition, episodes)
 
     loop = (actor, vector_env.fresh(key_fresh, env_params))
-    (after, _), (transitions, episodes) = jax.lax.scan(step, loop, keys)
+    (after, _), (transitions, episodes) = jax.lax.scan(step, loop, (noise, keys))
     trajectory = Trajectory(transitions=transitions, initial_carry=actor.carry, last=after.vector.timestep)
     return after, trajectory, episodes

@@ -1,9 +1,10 @@
 """From features `[samples, H]` to distributions over each agent's actions, `batch` being the samples' own axes."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
@@ -59,6 +60,13 @@ def make_head(config: NetworkConfig, action: ActionSpace) -> nn.Module:
     if config.gaussian == "tanh" and not action.bounded:
         raise ValueError("network.gaussian must be diagonal where actions are unbounded, not 'tanh'")
     return GaussianHead(int(np.prod(action.shape)), config.initial_log_std, config.gaussian == "tanh")
+
+
+def draw_noise(key: Key[Array, ""], action: ActionSpace, batch: tuple[int, ...]) -> Float[Array, "..."]:
+    """Draw what `Distribution.sample_from` needs for one action of each of `batch`. The key is consumed."""
+    if isinstance(action, Box):
+        return jax.random.normal(key, (*batch, int(np.prod(action.shape))))
+    return jax.random.uniform(key, batch if isinstance(action, Discrete) else (*batch, len(action.nvec)))
 
 
 def to_environment(action: ActionSpace, distribution: Distribution, raw: Array) -> Array:

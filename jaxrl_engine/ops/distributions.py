@@ -32,6 +32,9 @@ class Distribution(Protocol):
     def sample(self, key: Key[Array, ""], /) -> Array:
         """Draw an action for each element of the batch."""
 
+    def sample_from(self, noise: Array, /) -> Array:
+        """The action that this noise, drawn beforehand, stands for; its law is the family's own."""
+
     def mode(self) -> Array:
         """The most likely action (of the unsquashed Gaussian, for a squashed one)."""
 
@@ -54,12 +57,15 @@ class Categorical(Struct):
     mask: Bool[Leaf, "*batch n"] | None = None  # True: allowed
 
     def sample(self, key: Key[Array, ""], /) -> Int[Array, "*batch"]:
-        """Draw by inverting the cumulative distribution at one uniform number per row; resolves probabilities to 2⁻²³.
+        return self.sample_from(jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype))
+
+    def sample_from(self, noise: Float[Array, "*batch"], /) -> Int[Array, "*batch"]:
+        """Invert the cumulative distribution at a uniform number per row; resolves probabilities to 2⁻²³.
 
         The Gumbel trick needs a random number and two logarithms per *choice*; this shares its exponentials with
         `log_prob`. On CPU both cost the same for 2 or 3 choices, Gumbel twice as much for 6 and six times for 64.
         """
-        return _invert(self._allowed_logits, jax.random.uniform(key, self.logits.shape[:-1], self.logits.dtype))
+        return _invert(self._allowed_logits, noise)
 
     def mode(self) -> Int[Array, "*batch"]:
         return jnp.argmax(self._allowed_logits, axis=-1).astype(jnp.int32)
@@ -88,9 +94,11 @@ class MultiDiscrete(Struct):
     nvec: tuple[int, ...] = static_field()
 
     def sample(self, key: Key[Array, ""], /) -> Int[Array, "*batch choices"]:
-        uniform = jax.random.uniform(key, (*self.logits.shape[:-1], len(self.nvec)), self.logits.dtype)
-        drawn = [_invert(part._allowed_logits, uniform[..., i]) for i, part in enumerate(self._parts)]
-        return jnp.stack(drawn, axis=-1)
+        return self.sample_from(jax.random.uniform(key, (*self.logits.shape[:-1], len(self.nvec)), self.logits.dtype))
+
+    def sample_from(self, noise: Float[Array, "*batch choices"], /) -> Int[Array, "*batch choices"]:
+        """Invert each choice's cumulative distribution at a uniform number."""
+        return jnp.stack([part.sample_from(noise[..., i]) for i, part in enumerate(self._parts)], axis=-1)
 
     def mode(self) -> Int[Array, "*batch choices"]:
         return jnp.stack([part.mode() for part in self._parts], axis=-1)
@@ -121,7 +129,10 @@ class DiagonalGaussian(Struct):
     log_std: Float[Leaf, "*batch D"]
 
     def sample(self, key: Key[Array, ""], /) -> Float[Array, "*batch D"]:
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.sample_from(jax.random.normal(key, self.mean.shape, self.mean.dtype))
+
+    def sample_from(self, noise: Float[Array, "*batch D"], /) -> Float[Array, "*batch D"]:
+        """Mean + σ · noise, for standard normal noise."""
         return self.mean + jnp.exp(self.log_std) * noise
 
     def mode(self) -> Float[Array, "*batch D"]:
@@ -160,6 +171,10 @@ class TanhGaussian(Struct):
 
     def sample(self, key: Key[Array, ""], /) -> Float[Array, "*batch D"]:
         return self._gaussian.sample(key)
+
+    def sample_from(self, noise: Float[Array, "*batch D"], /) -> Float[Array, "*batch D"]:
+        """As for the Gaussian: the action is raw, not squashed."""
+        return self._gaussian.sample_from(noise)
 
     def mode(self) -> Float[Array, "*batch D"]:
         """The mean before squashing: the median of the squashed action, not the peak of its density."""

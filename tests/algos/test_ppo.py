@@ -49,7 +49,8 @@ def make_trajectory(ppo: PPO, state, key, truncated=None) -> Trajectory:
         decision, carry = ppo.act(state, carry, timestep(x[0], x[1]), x[2])
         return carry, decision
 
-    _, decided = jax.lax.scan(act, start, (observation[:-1], is_first, jax.random.split(key_act, T)))
+    noise = jax.vmap(ppo.noise, in_axes=(0, None))(jax.random.split(key_act, T), B)
+    _, decided = jax.lax.scan(act, start, (observation[:-1], is_first, noise))
     steps = Transition(
         observation=observation[:-1], global_state=observation[:-1].reshape(T, B, -1), action_mask=None,
         action=decided.action, log_prob=decided.log_prob, reward=reward, terminated=terminated, truncated=truncated,
@@ -212,7 +213,7 @@ def test_discounted_return_of_rewards_by_hand(key):
     carry, seen = ppo.initial_carry(B), []
     for reward, done in [(1.0, False), (2.0, True), (4.0, False)]:
         step = timestep(jnp.zeros((B, A, D)), jnp.full(B, done), jnp.full((B, A), reward))
-        decision, carry = ppo.act(state, carry, step, key)
+        decision, carry = ppo.act(state, carry, step, None)
         assert isinstance(decision.extras, PPOExtras)
         seen.append(float(decision.extras.discounted_return[0, 0]))
     assert seen == [1.0, 2.5, 4.0]
@@ -224,9 +225,9 @@ def test_memory_is_cleared_where_an_episode_starts(key):
     observation = jax.random.normal(key, (B, A, D))
     empty = ppo.initial_carry(B)
     no, some = jnp.zeros(B, bool), jnp.arange(B) % 2 == 0
-    _, carry = ppo.act(state, empty, timestep(observation, no), key)
-    _, fresh = ppo.act(state, empty, timestep(observation, no), key)
-    _, mixed = ppo.act(state, carry, timestep(observation, some), key)
+    _, carry = ppo.act(state, empty, timestep(observation, no), None)
+    _, fresh = ppo.act(state, empty, timestep(observation, no), None)
+    _, mixed = ppo.act(state, carry, timestep(observation, some), None)
     np.testing.assert_array_equal(mixed.actor[::2], fresh.actor[::2])
     np.testing.assert_array_equal(mixed.critic[::2], fresh.critic[::2])
     assert np.abs(np.asarray(mixed.actor[1::2] - fresh.actor[1::2])).min() > 1e-6
@@ -236,15 +237,15 @@ def test_memory_is_cleared_where_an_episode_starts(key):
 def test_environment_actions_stay_in_their_box(key, gaussian):
     ppo = make(BOUNDED, gaussian=gaussian, initial_log_std=2.0)
     state = ppo.init(key, make_hyper(ppo.config, 10))
-    decision, _ = ppo.act(state, ppo.initial_carry(B), timestep(jnp.zeros((B, A, D)), jnp.zeros(B, bool)), key)
+    decision, _ = ppo.act(
+        state, ppo.initial_carry(B), timestep(jnp.zeros((B, A, D)), jnp.zeros(B, bool)), ppo.noise(key, B)
+    )
     expected = np.clip if gaussian == "diagonal" else lambda x, *_: np.tanh(x)
     np.testing.assert_allclose(
         decision.env_action, 1.0 + 2.0 * expected(decision.action, -1.0, 1.0), rtol=1e-5, atol=1e-6
     )
     assert np.abs(np.asarray(decision.action)).max() > 1.0
-    greedy, _ = ppo.act(
-        state, ppo.initial_carry(B), timestep(jnp.zeros((B, A, D)), jnp.zeros(B, bool)), key, greedy=True
-    )
+    greedy, _ = ppo.act(state, ppo.initial_carry(B), timestep(jnp.zeros((B, A, D)), jnp.zeros(B, bool)), None)
     np.testing.assert_allclose(greedy.env_action, 1.0, atol=0.3)  # the middle of the box: the first policy is centred
 
 
