@@ -176,8 +176,9 @@ def _suggestion(name: str, known: list[str]) -> str:
     """Name what is nearest, whether or not the world's family was written."""
     if not known:
         return "it has none"
-    # The first spelling wins, so that a bare name means the world itself and not the wrapper around it.
-    spellings = {spelling.lower(): full for full in known[::-1] for spelling in (full.rpartition(":")[2], full)}
+    # The last spelling wins: a bare name means our own world before an adapted one, and that before its wrapper.
+    ranked = sorted(known, key=lambda full: 0 if full.startswith("multi:") else 1 if ":" in full else 2)
+    spellings = {spelling.lower(): full for full in ranked for spelling in (full.rpartition(":")[2], full)}
     near = difflib.get_close_matches(name.lower(), spellings, n=1, cutoff=0.5)
     if near:
         return f"did you mean {spellings[near[0]]}?"

@@ -10,7 +10,7 @@ from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.envs import registry
 from jaxrl_engine.envs.probes import Constant, Memory
 from jaxrl_engine.envs.protocol import Environment
-from jaxrl_engine.envs.registry import available_envs, make_env, register
+from jaxrl_engine.envs.registry import available_envs, make_env, native_envs, register
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_values_take_the_type_of_their_default():
 
 
 def test_every_native_world_keeps_the_protocol():
-    native = [env_id for env_id in available_envs() if not env_id.startswith(("gymnax:", "brax:"))]
-    assert len(native) == 10
+    native = native_envs()
+    assert len(native) == 15
     for env_id in native:
         env, params = make_env(env_id, {})
-        assert isinstance(env, Environment) and env.spec.name == env_id and env.spec.num_agents == 1
+        assert isinstance(env, Environment) and env.spec.name == env_id
         assert jax.tree.structure(params) == jax.tree.structure(env.default_params())
 
 

@@ -34,8 +34,9 @@ def sampled_distance(one, two, count=401):
 
 def test_segment_distance_is_the_smallest_between_their_points():
     random = np.random.default_rng(0)
-    for one, two in jnp.asarray(random.uniform(-1, 1, (101, 2, 2, 2)), jnp.float32):
-        assert float(segment_to_segment(one, two)) == pytest.approx(sampled_distance(one, two), abs=8e-3)
+    for one, two in random.uniform(-1, 1, (101, 2, 2, 2)).astype(np.float32):
+        found = float(segment_to_segment(jnp.asarray(one), jnp.asarray(two)))
+        assert found == pytest.approx(sampled_distance(one, two), abs=8e-3)
     cross = jnp.array([[-1.0, 0.0], [1.0, 0.0]]), jnp.array([[0.0, -1.0], [0.0, 1.0]])
     assert float(segment_to_segment(*cross)) == 0.0
     point = jnp.zeros((2, 2))

@@ -27,7 +27,7 @@ def physics(name: str, step_seconds: float, substeps: int) -> Advance:
     def in_closed_form(body: Body, angles: Array, velocities: Array, effort: Array) -> Joints:
         chain = planar.make_chain(body, timestep)
 
-        def substep(_: Int[Array, ""], joints: Joints) -> Joints:
+        def substep(_: Int[Array, ""] | int, joints: Joints) -> Joints:
             return planar.step(chain, *joints, effort, timestep)
 
         return jax.lax.fori_loop(0, substeps, substep, (angles, velocities), unroll=unroll)
@@ -40,7 +40,7 @@ def physics(name: str, step_seconds: float, substeps: int) -> Advance:
         """
         system, pipeline = _system(body, timestep), _pipeline(name)
 
-        def substep(_: Int[Array, ""], joints: Joints) -> Joints:
+        def substep(_: Int[Array, ""] | int, joints: Joints) -> Joints:
             with without_chatter():  # while Brax is traced
                 after = pipeline.step(system, pipeline.init(system, *joints), effort)
             return after.q, after.qd

@@ -138,7 +138,7 @@ class ReacherZigzag:
         timestep = self.step_seconds / self.substeps
         chain = planar.make_chain(state.body, timestep)
 
-        def substep(_: Int[Array, ""], state: ZigzagState) -> ZigzagState:
+        def substep(_: Int[Array, ""] | int, state: ZigzagState) -> ZigzagState:
             angles, velocities = planar.step(chain, state.angles, state.velocities, effort, timestep)
             wall, itself = touching(link_positions(state.body.lengths, angles), state.body.mask)
             held = wall | itself

@@ -37,7 +37,7 @@ def find_routes(
     width = ground_rate.max(axis=1)
     hops = (width > 0).astype(jnp.int32)
 
-    def one_hop_more(hop: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def one_hop_more(hop: Int[Array, ""] | int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         hops, width = carry
         via = jnp.where((hops == hop - 1)[None], jnp.minimum(air_rate, width[None]), 0.0).max(axis=1)
         found = (hops == 0) & (via > 0)
