@@ -104,11 +104,12 @@ class Job:
             raise SystemExit(returncode)
 
 
-def read_curve(run_dir: Path) -> tuple[list[int], np.ndarray]:
-    """Return the environment steps of the evaluations and their returns `[points, seeds]`."""
+def read_curve(run_dir: Path, metric: str = "return") -> tuple[list[int], np.ndarray]:
+    """Return the environment steps of the evaluations and what they measured, `[points, seeds]`."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    evaluations = [row for row in rows if "Eval/return" in row]
-    returns = [row.get("Eval/return_per_seed", [row["Eval/return"]]) for row in evaluations]
+    name = f"Eval/{metric}"
+    evaluations = [row for row in rows if name in row]
+    returns = [row.get(f"{name}_per_seed", [row[name]]) for row in evaluations]
     return [row["env_steps"] for row in evaluations], np.asarray(returns, np.float64)
 
 
@@ -123,7 +124,7 @@ def interval(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def result(job: Job) -> dict[str, Any]:
     """Reduce a finished run to what is published."""
-    steps, returns = read_curve(job.run_dir)
+    steps, returns = read_curve(job.run_dir, job.study.metric)
     low, high = interval(returns)
     final, summary = returns[-1], json.loads((job.run_dir / "summary.json").read_text())
     measured = ("steps_per_second", "compile_seconds", "wall_seconds", "peak_memory_bytes", "platform", "versions")
@@ -137,7 +138,8 @@ def result(job: Job) -> dict[str, Any]:
         "return_per_seed": returns.tolist(),
         "return_mean": returns.mean(axis=-1).tolist(),
         "return_interval_95": [low.tolist(), high.tolist()],
-        "random_policy": summary["random_policy"]["return"],
+        "metric": job.study.metric,
+        "random_policy": summary["random_policy"][job.study.metric],
         "final_return_per_seed": final.tolist(),
         "final_return": float(final.mean()),
         "final_interval_95": [float(low[-1]), float(high[-1])],
@@ -171,7 +173,11 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     axes.set_ylim(
         min(everything) - margin, max(everything) + margin
     )  # the interval of few seeds is cut, not the curves
-    axes.set(title=measured["title"], xlabel="environment steps per seed", ylabel="return of greedy episodes")
+    axes.set(
+        title=measured["title"],
+        xlabel="environment steps per seed",
+        ylabel=f"{measured['metric'].replace('_', ' ')} of greedy episodes",
+    )
     axes.legend(fontsize="small", loc="lower right")
     figure.savefig(path, dpi=130)
 

@@ -15,7 +15,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """One learning curve: a configuration, a number of seeds, and the least mean return at its end."""
+    """One learning curve: a configuration, a number of seeds, and the least mean of a metric at its end."""
 
     name: str
     title: str
@@ -23,6 +23,7 @@ class Study:
     seeds: int
     threshold: float
     references: tuple[Reference, ...]
+    metric: str = "return"  # of the evaluations
 
 
 STUDIES = {
@@ -59,6 +60,10 @@ STUDIES = {
         Study(
             "reacher", "brax reacher, episode 50, generalized", "brax_reacher.yaml", 5, -5.5,
             (Reference("rejax PPO, tuned, 2 seeds", -4.85, 1_048_576),),
+        ),
+        Study(
+            "reacher_mixed", "reacher, fresh bodies of 2-8 links", "reacher_mixed.yaml", 3, 0.9, (),
+            metric="success_rate",
         ),
     )
 }  # fmt: skip

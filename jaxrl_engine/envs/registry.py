@@ -22,6 +22,11 @@ Factory = Callable[..., Environment[Any, Any]]
 # Each native world is a class, written "module:class" so that it is imported when it is made.
 _worlds: dict[str, str | Factory] = {
     "reacher": "jaxrl_engine.envs.reacher.env:Reacher",
+    "reacher-zigzag": "jaxrl_engine.envs.reacher.zigzag:ReacherZigzag",
+    "alice_and_bob": "jaxrl_engine.envs.alice_and_bob:AliceAndBob",
+    "color_lines": "jaxrl_engine.envs.color_lines.env:ColorLines",
+    "uav_coverage": "jaxrl_engine.envs.uav.coverage:UavCoverage",
+    "uav_relay": "jaxrl_engine.envs.uav.relay:UavRelay",
     "probe:constant": "jaxrl_engine.envs.probes:Constant",
     "probe:observation": "jaxrl_engine.envs.probes:Observation",
     "probe:discount": "jaxrl_engine.envs.probes:Discount",
@@ -34,8 +39,13 @@ _worlds: dict[str, str | Factory] = {
 }
 
 # An adapter is a module with `parameters(name)`, the defaults, and `make(name, **values)`.
-_ADAPTERS = {"gymnax": "jaxrl_engine.envs.gymnax_adapter", "brax": "jaxrl_engine.envs.brax_adapter"}
-_ADAPTED = {
+_ADAPTERS = {
+    "gymnax": "jaxrl_engine.envs.gymnax_adapter",
+    "brax": "jaxrl_engine.envs.brax_adapter",
+    "jaxmarl": "jaxrl_engine.envs.jaxmarl_adapter",
+    "multi": "jaxrl_engine.envs.multi_adapter",
+}
+_ADAPTED: dict[str, tuple[str, ...]] = {
     "gymnax": (
         "CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0",
         "Asterix-MinAtar", "Breakout-MinAtar", "Freeway-MinAtar", "Seaquest-MinAtar", "SpaceInvaders-MinAtar",
@@ -47,9 +57,18 @@ _ADAPTED = {
         "ant", "fast", "halfcheetah", "hopper", "humanoid", "humanoidstandup", "inverted_pendulum",
         "inverted_double_pendulum", "pusher", "reacher", "walker2d",
     ),
+    "jaxmarl": (
+        "MPE_simple_v3", "MPE_simple_tag_v3", "MPE_simple_world_comm_v3", "MPE_simple_spread_v3",
+        "MPE_simple_crypto_v3", "MPE_simple_speaker_listener_v4", "MPE_simple_push_v3", "MPE_simple_adversary_v3",
+        "MPE_simple_reference_v3", "MPE_simple_facmac_v1", "MPE_simple_facmac_3a_v1", "MPE_simple_facmac_6a_v1",
+        "MPE_simple_facmac_9a_v1", "switch_riddle", "SMAX", "HeuristicEnemySMAX", "hanabi", "overcooked",
+        "overcooked_v2", "jaxnav",
+    ),
 }  # fmt: skip
+_ADAPTED["multi"] = _ADAPTED["gymnax"]
 _UNAVAILABLE = {
     "gymnax:MNISTBandit-bsuite": "it downloads its images when it is made, and worlds here work offline",
+    "multi:MNISTBandit-bsuite": "it downloads its images when it is made, and worlds here work offline",
     "brax:swimmer": "Brax's fluid forces call jax.numpy.clip with an argument that jax 0.10 no longer has",
 }
 
@@ -58,6 +77,11 @@ def available_envs() -> list[str]:
     """Return the id of every world, sorted."""
     adapted = [f"{family}:{name}" for family, names in _ADAPTED.items() for name in names]
     return sorted([*_worlds, *adapted])
+
+
+def native_envs() -> list[str]:
+    """Return the ids of the worlds that are no adapter's, sorted."""
+    return sorted(_worlds)
 
 
 def register(env_id: str, factory: Factory) -> None:
@@ -152,7 +176,9 @@ def _suggestion(name: str, known: list[str]) -> str:
     """Name what is nearest, whether or not the world's family was written."""
     if not known:
         return "it has none"
-    spellings = {spelling.lower(): full for full in known for spelling in (full.rpartition(":")[2], full)}
+    # The last spelling wins: a bare name means our own world before an adapted one, and that before its wrapper.
+    ranked = sorted(known, key=lambda full: 0 if full.startswith("multi:") else 1 if ":" in full else 2)
+    spellings = {spelling.lower(): full for full in ranked for spelling in (full.rpartition(":")[2], full)}
     near = difflib.get_close_matches(name.lower(), spellings, n=1, cutoff=0.5)
     if near:
         return f"did you mean {spellings[near[0]]}?"

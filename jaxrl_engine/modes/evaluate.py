@@ -62,11 +62,18 @@ def uniform_action(space: ActionSpace, timestep: TimeStep, key: Key[Array, ""]) 
     mask = timestep.action_mask
     if mask is None:
         mask = jnp.ones((*batch, sum(nvec)), bool)
-    logits, start, choices = jnp.where(mask, 0.0, -jnp.inf), 0, []
+    start, choices = 0, []
     for width, subkey in zip(nvec, jax.random.split(key, len(nvec)), strict=True):
-        choices.append(jax.random.categorical(subkey, logits[..., start : start + width]))
+        choices.append(_one_of(mask[..., start : start + width], subkey))
         start += width
     return choices[0] if isinstance(space, Discrete) else jnp.stack(choices, axis=-1)
+
+
+def _one_of(allowed: Bool[Array, "*batch n"], key: Key[Array, ""]) -> Int[Array, "*batch"]:
+    """Draw one of the allowed choices by its rank: one random number per row, whatever the number of choices."""
+    ranks = jnp.cumsum(allowed, axis=-1)
+    wanted = jnp.floor(jax.random.uniform(key, allowed.shape[:-1]) * ranks[..., -1]).astype(jnp.int32)
+    return jnp.argmax(ranks > jnp.minimum(wanted, ranks[..., -1] - 1)[..., None], axis=-1).astype(jnp.int32)
 
 
 def evaluate(

@@ -7,10 +7,22 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl_engine.envs.reacher.body import ARMATURE, link_positions, to_mjcf, uniform_body
+from jaxrl_engine.envs.reacher.body import (
+    ARMATURE,
+    Body,
+    link_inertia,
+    link_positions,
+    make_body,
+    random_body,
+    target_radii,
+    uniform_body,
+)
 from jaxrl_engine.envs.reacher.env import METRICS, Reacher
+from jaxrl_engine.envs.reacher.physics import physics
+from jaxrl_engine.envs.reacher.system import to_mjcf
+from jaxrl_engine.envs.reacher.view import GLOBAL, TOKEN, split
 
-STEPS = 53
+STEPS, SLOTS, TIMESTEP = 200, 8, 0.02
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,14 +31,95 @@ def _brax_broadcasts_across_ranks():
         yield
 
 
-def arm(num_links=2, lengths=None, armature=ARMATURE, **kwargs):
-    """A reacher with a body of our choice, and its compiled step."""
+def uneven(num_links: int, slots: int, armature: float, seed: int = 0) -> Body:
+    """A one-metre arm of unequal links with rotors of our choice."""
+    shares = np.random.default_rng(seed + num_links).uniform(0.5, 1.5, num_links)
+    lengths = np.zeros(slots, np.float32)
+    lengths[:num_links] = shares / shares.sum()
+    body = make_body(lengths, np.arange(slots) < num_links)
+    return body.replace(armature=jnp.full(slots, armature))
+
+
+def c_engine(body, angles, actions, substeps=2):
+    """Joint angles and speeds [T, n] and the places of joints and tip [T, n+1, 2] that MuJoCo finds."""
+    model = mujoco.MjModel.from_xml_string(to_mjcf(body, TIMESTEP))
+    data = mujoco.MjData(model)
+    data.qpos[:] = angles
+    found = []
+    for action in actions:
+        data.ctrl[:] = action
+        for _ in range(substeps):
+            mujoco.mj_step(model, data)
+        mujoco.mj_kinematics(model, data)
+        tip = data.xpos[-1] + data.xmat[-1].reshape(3, 3) @ [body.lengths[-1], 0, 0]
+        places = np.concatenate([data.xpos[1:, :2], tip[None, :2]])
+        found.append((data.qpos.copy(), data.qvel.copy(), places))
+    return [np.stack(column) for column in zip(*found, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def simulate():
+    """`(physics name) -> (body [8], angles [8], actions [T, 8]) -> angles, velocities [T, 8]`, compiled once each."""
+    programs = {}
+
+    def build(name):
+        advance = physics(name, 2 * TIMESTEP, 2)
+
+        def run(body, angles, actions):
+            def step(joints, action):
+                joints = advance(body, *joints, action)
+                return joints, joints
+
+            return jax.lax.scan(step, (angles, jnp.zeros_like(angles)), actions)[1]
+
+        return jax.jit(run)
+
+    return lambda name: programs.setdefault(name, None) or programs.update({name: build(name)}) or programs[name]
+
+
+@pytest.mark.parametrize("armature", [1.0, ARMATURE, 1e-4], ids=["stock rotors", "ours", "light rotors"])
+@pytest.mark.parametrize("name", ["planar", "brax"])
+def test_padded_arms_move_as_mujocos_c_engine_moves_their_own_document(name, armature, simulate):
+    """200 steps, seven bodies: no chaos yet, the motors' damping holds it down."""
+    for num_links in range(2, SLOTS + 1):
+        random = np.random.default_rng(num_links)
+        angles, actions = random.uniform(-3, 3, num_links), random.uniform(-1, 1, (STEPS, num_links))
+        c_angles, c_speeds, c_places = c_engine(uneven(num_links, num_links, armature), angles, actions)
+        assert np.abs(c_speeds).max() > (0.3 if armature == 1.0 else 2.0)  # rad/s: it moved
+        body = uneven(num_links, SLOTS, armature)
+        start = jnp.zeros(SLOTS).at[:num_links].set(angles)
+        found, speeds = simulate(name)(body, start, jnp.zeros((STEPS, SLOTS)).at[:, :num_links].set(actions))
+        np.testing.assert_allclose(found[:, :num_links], c_angles, atol=2e-5)  # rad; single against double precision
+        np.testing.assert_allclose(speeds[:, :num_links], c_speeds, atol=2e-4)  # rad/s
+        np.testing.assert_allclose(found[:, num_links:], 0, atol=1e-5)  # disabled joints rest
+        places = jax.vmap(link_positions, in_axes=(None, 0))(body.lengths, found)
+        np.testing.assert_allclose(places[:, : num_links + 1], c_places, atol=2e-5)  # m
+        np.testing.assert_allclose(places[:, num_links:], places[:, [num_links]].repeat(SLOTS + 1 - num_links, 1))
+
+
+def test_different_bodies_in_one_program_move_as_each_alone(simulate):
+    bodies = [uneven(num_links, SLOTS, ARMATURE) for num_links in (2, 5, 7)]
+    random = np.random.default_rng(0)
+    angles, actions = jnp.asarray(random.uniform(-3, 3, (3, SLOTS))), jnp.asarray(random.uniform(-1, 1, (3, 11, SLOTS)))
+    together = jax.vmap(simulate("planar"))(jax.tree.map(lambda *x: jnp.stack(x), *bodies), angles, actions)
+    for index, body in enumerate(bodies):
+        alone = simulate("planar")(body, angles[index], actions[index])
+        jax.tree.map(lambda a, b, index=index: np.testing.assert_allclose(a[index], b, atol=1e-5), together, alone)
+
+
+def test_inertia_is_that_of_mujocos_capsule():
+    body = uneven(5, 5, ARMATURE).replace(radii=np.array([0.02, 0.1, 0.3, 0.01, 0.05], np.float32))
+    model = mujoco.MjModel.from_xml_string(to_mjcf(body, TIMESTEP))
+    np.testing.assert_allclose(link_inertia(body), model.body_inertia[1:, 0], rtol=1e-5)
+
+
+# --- one arm ----------------------------------------------------------------------------------------------------
+
+
+def arm(num_links=2, **kwargs):
+    """A reacher, its body and its compiled step."""
     env = Reacher(num_links=num_links, **kwargs)
-    body = env.body.replace(armature=np.full(num_links, armature, np.float32))
-    if lengths is not None:
-        body = body.replace(lengths=np.asarray(lengths, np.float32))
-    vars(env)["body"] = body  # where functools.cached_property keeps it
-    return env, jax.jit(env.step)
+    return env, env.default_params(), jax.jit(env.step)
 
 
 @pytest.fixture(scope="module")
@@ -35,62 +128,31 @@ def two():
     return arm()
 
 
-def rollout(env_and_step, angles, actions):
+def rollout(env_body_step, angles, actions):
     """Return the states `[T]` and TimeSteps `[T]` from rest at `angles` under `actions` [T, n]."""
-    env, step = env_and_step
-    state, _ = env.reset(jax.random.key(0), ())
+    env, body, step = env_body_step
+    state, _ = env.reset(jax.random.key(0), body)
     state = state.replace(angles=jnp.asarray(angles, jnp.float32))
     outcomes = []
     for action in np.asarray(actions, np.float32):
-        state, timestep = step(jax.random.key(1), state, jnp.asarray(action)[None], ())
+        state, timestep = step(jax.random.key(1), state, jnp.asarray(action)[None], body)
         outcomes.append((state, timestep))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *outcomes)
 
 
-def c_engine(env, angles, actions):
-    """Joint angles, joint speeds [T, n] and the places of joints and tip [T, n+1, 2] that MuJoCo finds."""
-    model = mujoco.MjModel.from_xml_string(to_mjcf(env.body, env.step_seconds / env.substeps))
-    data = mujoco.MjData(model)
-    data.qpos[:] = angles
-    found = []
-    for action in actions:
-        data.ctrl[:] = action
-        for _ in range(env.substeps):
-            mujoco.mj_step(model, data)
-        mujoco.mj_kinematics(model, data)
-        tip = data.xpos[-1] + data.xmat[-1].reshape(3, 3) @ [env.body.lengths[-1], 0, 0]
-        places = np.concatenate([data.xpos[1:, :2], tip[None, :2]])
-        found.append((data.qpos.copy(), data.qvel.copy(), places))
-    return [np.stack(column) for column in zip(*found, strict=True)]
-
-
-@pytest.mark.parametrize("body", [(), (3, (0.2, 0.5, 0.3), 1e-4)], ids=["two equal", "three unequal, light rotors"])
-def test_physics_equals_mujocos_c_engine(body, two):
-    env, step = arm(*body) if body else two
-    random = np.random.default_rng(3)
-    angles = random.uniform(-3, 3, env.num_links)
-    actions = random.uniform(-1, 1, (STEPS, env.num_links))
-    states, _ = rollout((env, step), angles, actions)
-    c_angles, c_speeds, c_places = c_engine(env, angles, actions)
-    assert np.abs(c_speeds).max() > 1  # it moved
-    np.testing.assert_allclose(states.angles, c_angles, atol=2e-5)  # rad; single against double precision
-    np.testing.assert_allclose(states.velocities, c_speeds, atol=2e-4)  # rad/s
-    places = jax.vmap(link_positions, in_axes=(None, 0))(env.body.lengths, jnp.asarray(states.angles))
-    np.testing.assert_allclose(places, c_places, atol=2e-5)  # m
-
-
 def test_substeps_are_physics_steps():
-    env_and_step = arm(2, substeps=5, step_seconds=0.05)
+    world = arm(2, substeps=5, step_seconds=5 * TIMESTEP)
     actions = np.random.default_rng(1).uniform(-1, 1, (11, 2))
-    states, _ = rollout(env_and_step, [0.3, -2.0], actions)
-    np.testing.assert_allclose(states.angles, c_engine(env_and_step[0], [0.3, -2.0], actions)[0], atol=2e-5)
+    states, _ = rollout(world, [0.3, -2.0], actions)
+    expected = c_engine(world[1], [0.3, -2.0], actions, substeps=5)[0]
+    np.testing.assert_allclose(states.angles, expected, atol=2e-5)
 
 
 @pytest.mark.slow
 def test_mjx_agrees(two):
     actions = np.random.default_rng(1).uniform(-1, 1, (11, 2))
     ours, _ = rollout(two, [0.3, -2.0], actions)
-    mjx, _ = rollout(arm(2, pipeline="mjx"), [0.3, -2.0], actions)
+    mjx, _ = rollout(arm(2, physics="mjx"), [0.3, -2.0], actions)
     np.testing.assert_allclose(ours.angles, mjx.angles, atol=2e-5)
 
 
@@ -131,8 +193,7 @@ def test_links_outweigh_rotors(num_links):
 
 
 def test_links_weigh_what_they_are_long():
-    body = uniform_body(5, 2.0)
-    model = mujoco.MjModel.from_xml_string(to_mjcf(body, 0.02))
+    model = mujoco.MjModel.from_xml_string(to_mjcf(uniform_body(5, 2.0), TIMESTEP))
     np.testing.assert_allclose(model.body_mass[1:], 0.4, rtol=1e-6)
     assert model.ngeom == 5 and model.nv == 5 and not model.jnt_limited.any()
 
@@ -142,13 +203,14 @@ def test_motors_cross_the_workspace_well_within_an_episode(two):
     assert np.argmax(np.abs(states.angles[:, 0]) > np.pi) > 0  # the stretched arm turned half round in half an episode
 
 
-def starts(env, count=4001):
-    state, _ = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(jax.random.key(2), count), ())
-    return state
+def starts(env, body=None, count=4001):
+    keys = jax.random.split(jax.random.key(2), count)
+    return jax.vmap(env.reset, in_axes=(0, None))(keys, env.default_params() if body is None else body)[0]
 
 
-def test_targets_are_uniform_over_the_disc():
-    state = starts(Reacher(num_links=3, total_length=2.0))
+@pytest.mark.parametrize("target", ["ring", "disc"])
+def test_targets_of_equal_links_are_uniform_over_the_disc(target):
+    state = starts(Reacher(num_links=3, total_length=2.0, target=target))
     x, y = np.asarray(state.target).T
     assert scipy.stats.kstest((x**2 + y**2) / 4, "uniform").pvalue > 0.01  # area within a radius goes as its square
     assert scipy.stats.kstest(np.arctan2(y, x) / (2 * np.pi) + 0.5, "uniform").pvalue > 0.01
@@ -158,55 +220,92 @@ def test_targets_are_uniform_over_the_disc():
 
 
 def test_ring_is_what_the_tip_can_reach():
-    distance = np.linalg.norm(starts(Reacher(num_links=1, target="ring")).target, axis=1)
+    distance = np.linalg.norm(starts(Reacher(num_links=1)).target, axis=1)
     np.testing.assert_allclose(distance, 1.0, rtol=1e-6)
     # With links 0.7 + 0.1 + 0.2 the hole has radius 0.7 - 0.3 = 0.4, and r² is uniform between 0.16 and 1.
-    distance = np.linalg.norm(starts(arm(3, (0.7, 0.1, 0.2), target="ring")[0]).target, axis=1)
+    body = make_body(np.float32([0.7, 0.1, 0.2]), np.ones(3, bool))
+    np.testing.assert_allclose(target_radii(body), [0.4, 1.0], rtol=1e-6)
+    distance = np.linalg.norm(starts(Reacher(num_links=3), body).target, axis=1)
     assert scipy.stats.kstest((distance**2 - 0.16) / 0.84, "uniform").pvalue > 0.01
 
 
+def test_mixed_bodies_are_of_every_number_of_links_and_keep_their_length():
+    state = starts(Reacher(num_links=7, bodies="mixed", min_links=3, total_length=2.0))
+    counts = np.asarray(state.body.mask).sum(axis=1)
+    observed = np.bincount(counts, minlength=8)
+    assert not observed[:3].any() and scipy.stats.chisquare(observed[3:]).pvalue > 0.01
+    lengths, mask = np.asarray(state.body.lengths), np.asarray(state.body.mask)
+    np.testing.assert_allclose(lengths.sum(axis=1), 2.0, rtol=1e-5)
+    assert ((lengths > 0) == mask).all() and (mask == (np.arange(7)[None] < counts[:, None])).all()
+    np.testing.assert_allclose(state.body.masses.sum(axis=1), 2.0, rtol=1e-5)  # one kilogram per metre
+    assert not np.asarray(state.angles)[~mask].any()
+    longest = lengths.max(axis=1) / lengths.sum(axis=1) * counts  # over the mean link
+    assert longest.min() > 1.0 and longest.max() < 1.5 / 0.5
+    one = random_body(jax.random.key(3), jnp.int32(4), 1.0, 7)
+    assert one.mask.tolist() == [True] * 4 + [False] * 3
+
+
 def test_reward_and_metrics_by_hand(two):
-    env, step = two
-    state, start = env.reset(jax.random.key(4), ())
+    env, body, step = two
+    state, start = env.reset(jax.random.key(4), body)
     assert set(start.metrics) == set(METRICS) == set(env.spec.metric_names)
     assert not any(start.metrics.values())
     # At rest without torque nothing moves: straight along x, the tip is at (1, 0).
     state = state.replace(angles=jnp.zeros(2), target=jnp.array([1.0, 0.045]))
-    _, near = step(jax.random.key(5), state, jnp.zeros((1, 2)), ())
+    _, near = step(jax.random.key(5), state, jnp.zeros((1, 2)), body)
     assert near.metrics["success"] == 1 and near.metrics["energy"] == 0
     assert near.metrics["final_distance"] == pytest.approx(0.045)
-    _, far = step(jax.random.key(5), state.replace(target=jnp.array([1.0, 0.25])), jnp.zeros((1, 2)), ())
+    _, far = step(jax.random.key(5), state.replace(target=jnp.array([1.0, 0.25])), jnp.zeros((1, 2)), body)
     assert far.metrics["success"] == 0 and far.metrics["final_distance"] == pytest.approx(0.25)
     # Nothing was gained, nothing spent: only the delay and the bonus for being there.
     assert near.reward[0] == pytest.approx(-0.1 * 0.045 + 0.05) and far.reward[0] == pytest.approx(-0.1 * 0.25)
     # Energy: motor torque times joint speed, held for one step, in magnitude.
-    after, moved = step(jax.random.key(5), state, jnp.array([[0.5, -1.0]]), ())
-    torque = np.asarray(env.body.torque) * [0.5, -1.0]
+    after, moved = step(jax.random.key(5), state, jnp.array([[0.5, -1.0]]), body)
+    torque = np.asarray(body.torque) * [0.5, -1.0]
     assert moved.metrics["energy"] == pytest.approx(np.abs(torque * after.velocities).sum() * 0.04, rel=1e-5)
-    tip = env.body.lengths @ np.exp(1j * np.cumsum(after.angles))
+    tip = np.asarray(body.lengths) @ np.exp(1j * np.cumsum(after.angles))
     distance = abs(tip - (1 + 0.045j))
     stays = 0.05 * (distance <= 0.05)
     gained = 0.045 - distance
     assert moved.reward[0] == pytest.approx(gained - 0.1 * distance + stays - 0.001 * (0.25 + 1) / 2, abs=1e-6)
     # A motor that brakes spends energy too.
-    braked, _ = step(jax.random.key(5), state.replace(velocities=jnp.array([3.0, 0.0])), jnp.array([[-0.1, 0.0]]), ())
+    braked, _ = step(jax.random.key(5), state.replace(velocities=jnp.array([3.0, 0.0])), jnp.array([[-0.1, 0.0]]), body)
     assert braked.velocities[0] > 0 and braked.energy > 0
-    again, _ = step(jax.random.key(5), after, jnp.array([[0.5, -1.0]]), ())
+    again, _ = step(jax.random.key(5), after, jnp.array([[0.5, -1.0]]), body)
     assert again.energy > after.energy
 
 
 def test_observation_by_hand():
-    env = Reacher(num_links=3, total_length=2.0)
-    state, _ = env.reset(jax.random.key(4), ())
-    assert env.spec.observation.shape == (15,) and env.spec.global_state.shape == (15,)
-    angles, velocities = np.array([0.4, -1.1, 2.0]), np.array([1.0, -2.0, 4.0])
+    env = Reacher(num_links=4, total_length=2.0)
+    body = make_body(np.float32([0.5, 1.0, 0.5, 0.0]), np.array([True, True, True, False]))
+    state, _ = env.reset(jax.random.key(4), body)
+    angles, velocities = np.array([0.4, -1.1, 2.0, 0.0]), np.array([1.0, -2.0, 4.0, 0.0])
     state = state.replace(angles=jnp.asarray(angles), velocities=jnp.asarray(velocities), target=jnp.array([0.6, -1.0]))
-    tip = (2 / 3 * np.exp(1j * np.cumsum(angles))).sum() / 2
-    top_speed = env.body.torque / env.body.damping
-    expected = [*np.cos(angles), *np.sin(angles), *(velocities / top_speed), tip.real, tip.imag, 0.3, -0.5,
-                0.3 - tip.real, -0.5 - tip.imag]  # fmt: skip
-    found = env._observe(state, env.link_positions(state)[-1])
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    _, timestep = env.step(jax.random.key(5), state.replace(velocities=jnp.zeros(4)), jnp.zeros((1, 4)), body)
+    assert timestep.observation.shape == (1, 4 * TOKEN + GLOBAL) == (1, *env.spec.observation.shape)
+    places = np.concatenate([[0], np.cumsum(np.array([0.5, 1.0, 0.5]) * np.exp(1j * np.cumsum(angles[:3])))])
+    tip, target = places[-1], 0.6 - 1.0j
+    tokens, mask, whole = split(env._observe(state))
+    assert mask.tolist() == [True, True, True, False] and not np.asarray(tokens[3]).any()
+    for link, (length, start) in enumerate(zip((0.5, 1.0, 0.5), places[:3], strict=True)):
+        to_tip, to_target = (tip - start) / 2, (target - start) / 2
+        expected = [np.cos(angles[link]), np.sin(angles[link]), velocities[link] / 8, length / 2,
+                    to_tip.real, to_tip.imag, to_target.real, to_target.imag, 1]  # fmt: skip
+        np.testing.assert_allclose(tokens[link], expected, atol=1e-6)
+    way = (target - tip) / 2
+    expected = [tip.real / 2, tip.imag / 2, 0.3, -0.5, way.real, way.imag, 2]
+    np.testing.assert_allclose(whole, expected, atol=1e-6)
+
+
+def test_actions_that_are_no_numbers_are_zero_and_counted(two):
+    env, body, step = two
+    state, _ = env.reset(jax.random.key(4), body)
+    wrong, seen = step(jax.random.key(5), state, jnp.array([[jnp.nan, 1.0]]), body)
+    right, _ = step(jax.random.key(5), state, jnp.array([[0.0, 1.0]]), body)
+    np.testing.assert_array_equal(wrong.angles, right.angles)
+    assert seen.metrics["nan_actions"] == 1 and np.isfinite(seen.observation).all() and np.isfinite(seen.reward).all()
+    _, seen = step(jax.random.key(5), wrong, jnp.full((1, 2), jnp.nan), body)
+    assert seen.metrics["nan_actions"] == 3
 
 
 def test_only_the_limit_ends_an_episode(two):
@@ -223,16 +322,17 @@ def test_actions_beyond_the_range_do_no_more(two):
 
 
 def test_batch_equals_loop_jit_equals_no_jit_and_no_key_is_used_twice():
-    env = Reacher()
+    env = Reacher(num_links=3, bodies="mixed")
+    body = env.default_params()
     keys = jax.random.split(jax.random.key(6), 6)
     copies = jax.random.clone(keys)
-    actions = jax.random.uniform(jax.random.key(7), (3, 1, 2), minval=-1.0)
+    actions = jax.random.uniform(jax.random.key(7), (3, 1, 3), minval=-1.0)
     with jax.debug_key_reuse(True):
-        state, start = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(keys[:3], ())
-        batched = jax.jit(jax.vmap(env.step, in_axes=(0, 0, 0, None)))(keys[3:], state, actions, ())
+        state, start = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(keys[:3], body)
+        batched = jax.jit(jax.vmap(env.step, in_axes=(0, 0, 0, None)))(keys[3:], state, actions, body)
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(batched))
-    own, own_start = env.reset(copies[1], ())
-    single = env.step(copies[4], own, actions[1], ())
+    own, own_start = env.reset(copies[1], body)
+    single = env.step(copies[4], own, actions[1], body)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b[1], atol=1e-5), (own_start, *single), (start, *batched)
     )  # fmt: skip

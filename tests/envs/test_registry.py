@@ -10,7 +10,7 @@ from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.envs import registry
 from jaxrl_engine.envs.probes import Constant, Memory
 from jaxrl_engine.envs.protocol import Environment
-from jaxrl_engine.envs.registry import available_envs, make_env, register
+from jaxrl_engine.envs.registry import available_envs, make_env, native_envs, register
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,10 @@ from jaxrl_engine.envs.registry import available_envs, make_env, register
         ("gymnax:cartpole", "did you mean gymnax:CartPole-v1?"),
         ("brax:aant", "did you mean brax:ant?"),
         ("probe:constnt", "did you mean probe:constant?"),
-        ("qqqqqq", "there are brax:<name>, gymnax:<name>, probe:<name>, reacher"),
+        (
+            "qqqqqq",
+            "there are alice_and_bob, brax:<name>, color_lines, gymnax:<name>, jaxmarl:<name>, multi:<name>",
+        ),
         ("brax:swimmer", "not offered: Brax's fluid forces"),
         ("gymnax:MNISTBandit-bsuite", "not offered: it downloads"),
     ],
@@ -43,10 +46,10 @@ def test_unknown_world(env_id, meant):
         ("probe:memory", {"horizon": "3"}, "env_params.horizon of probe:memory must be a whole number, not '3'"),
         ("probe:memory", {"horizon": 1}, "horizon must be a whole number >= 2, not 1"),
         ("reacher", {"num_links": 9}, "num_links must be a whole number from 1 to 8, not 9"),
-        ("reacher", {"num_links": 1}, "ring where num_links is 1"),
-        ("reacher", {"target": "rng"}, "env_params.target of reacher must be disc or ring, not 'rng'"),
+        ("reacher", {"num_links": 1, "target": "disc"}, "ring where num_links is 1"),
+        ("reacher", {"target": "rng"}, "env_params.target of reacher must be ring or disc, not 'rng'"),
         ("reacher", {"total_length": float("nan")}, "env_params.total_length of reacher must be a finite number"),
-        ("reacher", {"pipeline": "spring"}, "pipeline of reacher must be generalized or mjx, not 'spring'"),
+        ("reacher", {"physics": "spring"}, "physics of reacher must be auto or planar or brax or mjx, not 'spring'"),
         ("gymnax:CartPole-v1", {"gravty": 1}, "did you mean gravity?"),
         ("gymnax:CartPole-v1", {"gravity": "low"}, "env_params.gravity of gymnax:CartPole-v1 must be a finite number"),
         ("gymnax:CartPole-v1", {"max_steps_in_episode": 0}, "max_steps_in_episode must be >= 1, not 0"),
@@ -72,11 +75,11 @@ def test_values_take_the_type_of_their_default():
 
 
 def test_every_native_world_keeps_the_protocol():
-    native = [env_id for env_id in available_envs() if not env_id.startswith(("gymnax:", "brax:"))]
-    assert len(native) == 10
+    native = native_envs()
+    assert len(native) == 15
     for env_id in native:
         env, params = make_env(env_id, {})
-        assert isinstance(env, Environment) and env.spec.name == env_id and env.spec.num_agents == 1
+        assert isinstance(env, Environment) and env.spec.name == env_id
         assert jax.tree.structure(params) == jax.tree.structure(env.default_params())
 
 

@@ -1,8 +1,8 @@
-"""The arm as data, as MJCF and as a Brax system: a planar chain of capsules with a motor in every joint.
+"""The arm as data: a planar chain of capsules with a motor in every joint.
 
-A `Body` is a pytree of arrays `[*batch, links]`, so that many bodies can become one batched argument. The motors are
-the same for every body: what is longer or heavier moves more slowly, and bodies matter. MuJoCo's document of a body is
-the reference for its physics; Brax reads the same document.
+A `Body` is a pytree of arrays `[*batch, links]` and is given to the world as its `params`: bodies `vmap`, and a new one
+compiles nothing. Arms of different numbers of links share one shape: the last links of a shorter one are disabled.
+The motors are the same for every joint: what is longer or heavier moves more slowly, and bodies matter.
 """
 
 from typing import Any
@@ -10,14 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf
-from jaxrl_engine.envs.chatter import without_chatter
-
-with without_chatter():
-    from brax.io import mjcf
 
 MAX_LINKS = 8
 LINEAR_DENSITY = 1.0  # kg per metre of arm
@@ -25,12 +21,18 @@ SLENDERNESS = 0.02  # radius of the capsules over the arm's total length
 TORQUE = 16.0  # N m at full action
 DAMPING = 2.0  # N m s/rad: a free joint settles at TORQUE / DAMPING = 8 rad/s
 ARMATURE = 0.005  # kg m² of the rotor, small beside a link's own inertia (0.083 kg m² for half of a one-metre arm)
+UNEVENNESS = 0.5  # a random body's links are 1 ± this, over their sum
 
 
 class Body(Struct):
-    """A chain of links from the shoulder to the tip, with the motor that turns each of them against the one before."""
+    """A chain of links from the shoulder to the tip, with the motor that turns each of them against the one before.
+
+    Disabled links come last: no length, mass or torque. Their damping and armature stay, which keeps every matrix
+    regular and their joints at rest.
+    """
 
     lengths: Float[Leaf, "*batch links"]  # m, from joint to joint
+    mask: Bool[Leaf, "*batch links"]  # which links the arm has
     masses: Float[Leaf, "*batch links"]  # kg
     radii: Float[Leaf, "*batch links"]  # m
     torque: Float[Leaf, "*batch links"]  # N m at action 1
@@ -38,54 +40,60 @@ class Body(Struct):
     armature: Float[Leaf, "*batch links"]  # kg m²
 
 
-def uniform_body(num_links: int, total_length: float) -> Body:
-    """Return an arm of `num_links` equal links that is `total_length` metres long."""
-    lengths: Any = np.full(num_links, total_length / num_links, np.float32)
-    ones: Any = np.ones(num_links, np.float32)
+def make_body(lengths: Float[Leaf, "links"], mask: Bool[Leaf, "links"]) -> Body:
+    """Give links of these lengths (m) the family's density, slenderness and motors; disabled ones get length 0."""
+    enabled = jnp.asarray(mask, jnp.float32)
+    lengths = jnp.asarray(lengths) * enabled
+    ones = jnp.ones_like(lengths)
     return Body(
-        lengths=lengths, masses=LINEAR_DENSITY * lengths, radii=SLENDERNESS * total_length * ones,
-        torque=TORQUE * ones, damping=DAMPING * ones, armature=ARMATURE * ones,
+        lengths=lengths, mask=jnp.asarray(mask), masses=LINEAR_DENSITY * lengths,
+        radii=SLENDERNESS * lengths.sum() * ones, torque=TORQUE * enabled, damping=DAMPING * ones,
+        armature=ARMATURE * ones,
     )  # fmt: skip
 
 
-def to_mjcf(body: Body, timestep: float) -> str:
-    """Write one body `[links]` as an MJCF document, integrated in steps of `timestep` seconds.
+def uniform_body(num_links: int, total_length: float, slots: int | None = None) -> Body:
+    """Return an arm of `num_links` equal links, `total_length` metres long, with room for `slots` links."""
+    mask: Any = np.arange(slots or num_links) < num_links
+    lengths: Any = np.full(mask.shape, total_length / num_links, np.float32)
+    with jax.ensure_compile_time_eval():
+        return make_body(lengths, mask)
 
-    There is no gravity and nothing to collide with; the hinges turn without limits (limits cost Brax a constraint
-    solver per step). Setting `matrix_inv_iterations` to 0 makes Brax invert the mass matrix exactly and integrate the
-    damping implicitly, as MuJoCo's Euler integrator does.
+
+def random_body(key: Key[Array, ""], num_links: Int[Array, ""], total_length: float, slots: int) -> Body:
+    """Draw an arm of `num_links` links whose lengths are uniform in 1 ± `UNEVENNESS`, scaled to `total_length` metres.
+
+    The key is consumed.
     """
-    opening, motors = [], []
-    offset = 0.0
-    for link in range(len(body.lengths)):
-        length = float(body.lengths[link])
-        opening.append(
-            f'<body name="link{link}" pos="{offset!r} 0 0">'
-            f'<joint name="joint{link}" type="hinge" axis="0 0 1" damping="{float(body.damping[link])!r}"'
-            f' armature="{float(body.armature[link])!r}"/>'
-            f'<geom type="capsule" fromto="0 0 0 {length!r} 0 0" size="{float(body.radii[link])!r}"'
-            f' mass="{float(body.masses[link])!r}" contype="0" conaffinity="0"/>'
-        )
-        motors.append(
-            f'<motor joint="joint{link}" gear="{float(body.torque[link])!r}" ctrllimited="true" ctrlrange="-1 1"/>'
-        )
-        offset = length
-    return (
-        f'<mujoco model="reacher"><option timestep="{timestep!r}" gravity="0 0 0"/>'
-        '<custom><numeric name="matrix_inv_iterations" data="0"/></custom>'
-        f"<worldbody>{''.join(opening)}{'</body>' * len(opening)}</worldbody>"
-        f"<actuator>{''.join(motors)}</actuator></mujoco>"
-    )
+    mask = jnp.arange(slots) < num_links
+    shares = mask * jax.random.uniform(key, (slots,), minval=1 - UNEVENNESS, maxval=1 + UNEVENNESS)
+    return make_body(total_length * shares / shares.sum(), mask)
 
 
-def to_system(body: Body, timestep: float) -> Any:
-    """Build the `brax.System` of one body `[links]`; it holds arrays, never tracers, wherever it is built."""
-    with without_chatter(), jax.ensure_compile_time_eval():
-        return mjcf.loads(to_mjcf(body, timestep))
+def link_inertia(body: Body) -> Float[Array, "*batch links"]:
+    """Moment of inertia (kg m²) of each capsule about its centre and an axis across it.
+
+    A cylinder of length l and two half spheres of radius r at its ends, of one density:
+
+        I = m_c (l² / 12 + r² / 4) + m_s (l² / 4 + 3 l r / 8 + 2 r² / 5),   m_c : m_s = l : 4 r / 3.
+    """
+    length, radius, mass = (jnp.asarray(leaf) for leaf in (body.lengths, body.radii, body.masses))
+    cylinder = mass * length / (length + 4 / 3 * radius)
+    spheres = mass - cylinder
+    across_cylinder = jnp.square(length) / 12 + jnp.square(radius) / 4
+    across_spheres = jnp.square(length) / 4 + 3 / 8 * length * radius + 2 / 5 * jnp.square(radius)
+    return cylinder * across_cylinder + spheres * across_spheres
+
+
+def target_radii(body: Body) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """Inner and outer radius (m) of the ring the tip can reach: one link longer than all others leaves a hole."""
+    lengths = jnp.asarray(body.lengths)
+    outer = lengths.sum(axis=-1)
+    return jnp.maximum(0.0, 2 * lengths.max(axis=-1) - outer), outer
 
 
 def link_positions(lengths: Float[Leaf, "links"], angles: Float[Array, "links"]) -> Float[Array, "links+1 2"]:
     """Return where shoulder, joints and tip are: p_k = Σ_{i<k} l_i (cos φ_i, sin φ_i), φ_i = Σ_{j≤i} θ_j, in metres."""
     heading = jnp.cumsum(angles)
-    links = lengths[:, None] * jnp.stack([jnp.cos(heading), jnp.sin(heading)], axis=-1)
+    links = jnp.asarray(lengths)[:, None] * jnp.stack([jnp.cos(heading), jnp.sin(heading)], axis=-1)
     return jnp.concatenate([jnp.zeros((1, 2)), jnp.cumsum(links, axis=0)])

@@ -1,20 +1,8 @@
-"""`reacher`: an arm of one to eight links turns its joints until its tip rests on a target, in the plane.
-
-Per step, with d the distance from tip to target over the arm's length (d' before the step), a the actions in [-1, 1]:
-
-    reward = (d' - d) - DELAY · d + STAY · [d <= TOLERANCE] - EFFORT · mean(a²)
-
-The first term pays a move at once instead of through the critic; it adds up to what was gained over the episode, so it
-does not change which policy is best (Ng, Harada, Russell 1999). The second charges every step spent away from the
-target, so arriving early is best, by a detour where the arm must fold first; the third makes staying precise, and the
-fourth is too small to stop the arm short: a step at full effort costs as much as one spent 1 % of the arm's length
-away. The world only truncates.
-"""
+"""`reacher`: an arm of two to eight links turns its joints until its tip rests on a target, in the plane."""
 
 import dataclasses
 import functools
-import importlib
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,141 +12,153 @@ from jaxrl_engine.core.config import require
 from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
-from jaxrl_engine.envs.chatter import without_chatter
-from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, link_positions, to_system, uniform_body
+from jaxrl_engine.envs.reacher.body import (
+    MAX_LINKS,
+    Body,
+    link_positions,
+    random_body,
+    target_radii,
+    uniform_body,
+)
+from jaxrl_engine.envs.reacher.physics import Advance, physics
+from jaxrl_engine.envs.reacher.view import observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
 
 TOLERANCE = 0.05  # of the arm's length: closer than this the tip has reached the target
 DELAY = 0.1
 STAY = 0.05
 EFFORT = 0.001
-METRICS = ("success", "final_distance", "energy")
+METRICS = ("success", "final_distance", "energy", "nan_actions")
 
 
 class ReacherState(Struct):
     """Joint coordinates are the whole physical state: what else a pipeline keeps follows from them."""
 
+    body: Body
     angles: Float[Leaf, "*batch links"]  # rad, each against the link before
     velocities: Float[Leaf, "*batch links"]  # rad/s
     target: Float[Leaf, "*batch 2"]  # m
     energy: Float[Leaf, "*batch"]  # J the motors have spent since the reset
+    nan_actions: Float[Leaf, "*batch"]  # actions since the reset that were not a number
     time: Int[Leaf, "*batch"]  # steps since the reset
 
 
 @dataclasses.dataclass(frozen=True)
 class Reacher:
-    """The world; its fields are what `env_params` may set.
+    """An arm in the plane, without gravity: turn the joints until the tip rests on the target.
 
-    `target`: `disc` draws targets uniformly from the disc of radius `total_length`, `ring` from the part of it the
-    tip can reach, which differs where one link is longer than all others together: a single link reaches only a
-    circle. `pipeline`: Brax's `generalized` or `mjx`. Its maximal-coordinate pipelines are not offered: they know
-    neither armature nor implicit damping, and end an arm's length away from MuJoCo's answer.
+    State: joint angles (rad) and speeds (rad/s), the target (m), the body.
+    Observation: one token per link slot and a global vector, flat (`reacher.view` tells them apart).
+    Action: each joint's torque in [-1, 1] of what its motor can do; outside it is clipped, not a number means 0 and is
+    counted.
+    Reward, with d the distance from tip to target over the arm's length (d' before the step) and a the actions:
+
+        (d' - d) - DELAY · d + STAY · [d <= TOLERANCE] - EFFORT · mean(a²)
+
+    The first term pays a move at once instead of through the critic; it adds up to what was gained over the episode,
+    so it does not change which policy is best (Ng, Harada, Russell 1999). The second charges every step spent away
+    from the target, so arriving early is best, by a detour where the arm must fold first; the third makes staying
+    precise, and the fourth is too small to stop the arm short: a step at full effort costs as much as one spent 1 % of
+    the arm's length away.
+    Termination: never. Truncation: after `episode_length` steps.
+    Randomisation: joint angles uniform in [-π, π); the target uniform in its area; with `bodies: mixed` the number of
+    links uniform from `min_links` to `num_links`, their lengths uneven (`body.random_body`).
+    Metrics: `success` (the tip within TOLERANCE of the arm's length), `final_distance` (over the arm's length),
+    `energy` (J), `nan_actions`.
+
+    The fields are what `env_params` may set. `target`: `ring` is the area this body's tip can reach, `disc` all within
+    its length. `physics`: `planar` is the closed form (`reacher.planar`), `brax` Brax's generalized pipeline and `mjx`
+    MuJoCo's; `auto` takes the closed form, which is exact for every body of this family. Brax's maximal-coordinate
+    pipelines are not offered: they know neither armature nor implicit damping, and end an arm's length away from
+    MuJoCo's answer.
     """
 
     num_links: int = 2
+    bodies: Literal["one", "mixed"] = "one"
+    min_links: int = 2  # of mixed bodies
     total_length: float = 1.0  # m
-    target: Literal["disc", "ring"] = "disc"
+    target: Literal["ring", "disc"] = "ring"
     episode_length: int = 50  # steps
     step_seconds: float = 0.04  # simulated seconds between two actions
     substeps: int = 2  # physics steps per action
-    pipeline: Literal["generalized", "mjx"] = "generalized"
+    physics: Literal["auto", "planar", "brax", "mjx"] = "auto"
 
     def __post_init__(self) -> None:
         links = self.num_links
         require(1 <= links <= MAX_LINKS, "num_links", f"a whole number from 1 to {MAX_LINKS}", links)
+        require(self.bodies in ("one", "mixed"), "bodies", "one or mixed", self.bodies)
+        some = self.bodies == "one" or 2 <= self.min_links <= links
+        require(some, "min_links", f"a whole number from 2 to num_links ({links})", self.min_links)
         require(0.1 <= self.total_length <= 10.0, "total_length", "from 0.1 to 10 metres", self.total_length)
-        require(self.target in ("disc", "ring"), "target", "disc or ring", self.target)
+        require(self.target in ("ring", "disc"), "target", "ring or disc", self.target)
         reachable = links > 1 or self.target == "ring"
         require(reachable, "target", "ring where num_links is 1: one link reaches only a circle", self.target)
         require(self.episode_length >= 1, "episode_length", "a whole number >= 1", self.episode_length)
         require(0.001 <= self.step_seconds <= 0.1, "step_seconds", "a number from 0.001 to 0.1", self.step_seconds)
         require(1 <= self.substeps <= 64, "substeps", "a whole number from 1 to 64", self.substeps)
-        require(self.pipeline in ("generalized", "mjx"), "pipeline", "generalized or mjx", self.pipeline)
-
-    @functools.cached_property
-    def body(self) -> Body:
-        return uniform_body(self.num_links, self.total_length)
+        known = ("auto", "planar", "brax", "mjx")
+        require(self.physics in known, "physics", "auto, planar, brax or mjx", self.physics)
 
     @functools.cached_property
     def spec(self) -> EnvSpec:
-        observation = unbounded((3 * self.num_links + 6,))
+        observation = unbounded((observation_size(self.num_links),))
         action = Box.uniform((self.num_links,), -1.0, 1.0)
         return single_agent_spec("reacher", observation, action, self.episode_length, METRICS)
 
-    def default_params(self) -> tuple[()]:
-        """Return nothing: the body is fixed when the world is made."""
-        return ()
+    def default_params(self) -> Body:
+        """Return the arm of `num_links` equal links; any other `Body` with as many slots may take its place."""
+        return uniform_body(self.num_links, self.total_length)
 
-    def reset(self, key: Key[Array, ""], params: tuple[()]) -> tuple[ReacherState, TimeStep]:
-        """Start at rest with joint angles uniform in [-π, π) and a target uniform in its area. The key is consumed."""
-        draw = jax.random.uniform(key, (self.num_links + 2,))
-        inner, outer = self._target_radii()
+    def reset(self, key: Key[Array, ""], params: Body) -> tuple[ReacherState, TimeStep]:
+        """Start at rest. The key is consumed."""
+        key_body, key_state = jax.random.split(key)
+        body = params if self.bodies == "one" else self._draw_body(key_body)
+        draw = jax.random.uniform(key_state, (self.num_links + 2,))
+        inner, outer = target_radii(body)
+        inner = inner if self.target == "ring" else jnp.zeros(())
         radius = jnp.sqrt(inner**2 + (outer**2 - inner**2) * draw[0])
-        bearing = 2 * jnp.pi * draw[1]
+        bearing, zero = 2 * jnp.pi * draw[1], jnp.zeros(())
         state = ReacherState(
-            angles=jnp.pi * (2 * draw[2:] - 1), velocities=jnp.zeros(self.num_links),
-            target=radius * jnp.stack([jnp.cos(bearing), jnp.sin(bearing)]),
-            energy=jnp.zeros(()), time=jnp.zeros((), jnp.int32),
+            body=jax.tree.map(jnp.asarray, body), angles=body.mask * jnp.pi * (2 * draw[2:] - 1),
+            velocities=jnp.zeros(self.num_links), target=radius * jnp.stack([jnp.cos(bearing), jnp.sin(bearing)]),
+            energy=zero, nan_actions=zero, time=jnp.zeros((), jnp.int32),
         )  # fmt: skip
-        return state, first_timestep(self._observe(state, self.link_positions(state)[-1]), METRICS)
+        return state, first_timestep(self._observe(state), METRICS)
 
     def step(
-        self, key: Key[Array, ""], state: ReacherState, action: Float[Array, "1 links"], params: tuple[()]
+        self, key: Key[Array, ""], state: ReacherState, action: Float[Array, "1 links"], params: Body
     ) -> tuple[ReacherState, TimeStep]:
-        """Hold the torques for one step. `key` is left unused: nothing here is random."""
-        effort = jnp.clip(action[0], -1.0, 1.0)
-        angles, velocities = self._advance(state.angles, state.velocities, effort)
-        power = jnp.abs(self.body.torque * effort * velocities).sum()
-        next_state = ReacherState(
-            angles=angles, velocities=velocities, target=state.target,
-            energy=state.energy + power * self.step_seconds, time=state.time + 1,
+        """Hold the torques for one step. `key` and `params` are left unused: nothing is random, and the body stays."""
+        body, wrong = state.body, jnp.isnan(action[0])
+        effort = jnp.where(wrong, 0.0, jnp.clip(action[0], -1.0, 1.0)) * body.mask
+        angles, velocities = self._advance(body, state.angles, state.velocities, effort)
+        power = jnp.abs(body.torque * effort * velocities).sum()
+        next_state = state.replace(
+            angles=angles, velocities=velocities, energy=state.energy + power * self.step_seconds,
+            nan_actions=state.nan_actions + wrong.sum(), time=state.time + 1,
         )  # fmt: skip
-        tip_before, tip = self.link_positions(state)[-1], self.link_positions(next_state)[-1]
-        before, distance = (jnp.linalg.norm(end - state.target) / self.total_length for end in (tip_before, tip))
+        length = body.lengths.sum()
+        ends = (self.link_positions(each)[-1] for each in (state, next_state))
+        before, distance = (jnp.linalg.norm(end - state.target) / length for end in ends)
         success = (distance <= TOLERANCE).astype(jnp.float32)
-        reward = before - distance - DELAY * distance + STAY * success - EFFORT * jnp.square(effort).mean()
-        metrics = {"success": success, "final_distance": distance, "energy": next_state.energy}
+        exertion = jnp.square(effort).sum() / body.mask.sum()
+        reward = before - distance - DELAY * distance + STAY * success - EFFORT * exertion
+        metrics = dict(zip(METRICS, (success, distance, next_state.energy, next_state.nan_actions), strict=True))
         never, truncated = jnp.zeros((), bool), next_state.time >= self.episode_length
-        return next_state, single_agent_timestep(self._observe(next_state, tip), reward, never, truncated, metrics)
+        return next_state, single_agent_timestep(self._observe(next_state), reward, never, truncated, metrics)
 
     def link_positions(self, state: ReacherState) -> Float[Array, "points 2"]:
-        """Return where shoulder, joints and tip are, in metres: one point more than there are links."""
-        return link_positions(self.body.lengths, state.angles)
+        """Return where shoulder, joints and tip are, in metres: one point more than there are slots for links."""
+        return link_positions(state.body.lengths, state.angles)
 
     @functools.cached_property
-    def _physics(self) -> tuple[Any, Any]:
-        """The Brax system and the pipeline that steps it."""
-        system = to_system(self.body, self.step_seconds / self.substeps)
-        with without_chatter():
-            return system, importlib.import_module(f"brax.{self.pipeline}.pipeline")
+    def _advance(self) -> Advance:
+        return physics("planar" if self.physics == "auto" else self.physics, self.step_seconds, self.substeps)
 
-    def _advance(
-        self, angles: Float[Array, "links"], velocities: Float[Array, "links"], effort: Float[Array, "links"]
-    ) -> tuple[Float[Array, "links"], Float[Array, "links"]]:
-        """Run the physics for one step.
+    def _draw_body(self, key: Key[Array, ""]) -> Body:
+        key_count, key_lengths = jax.random.split(key)
+        count = jax.random.randint(key_count, (), self.min_links, self.num_links + 1)
+        return random_body(key_lengths, count, self.total_length, self.num_links)
 
-        Each substep builds the pipeline's state from the joint coordinates again. The compiler drops what a substep
-        computes for its successor, so this costs nothing, and two small arrays are carried instead of thirty.
-        """
-        system, pipeline = self._physics
-
-        def substep(_: Int[Array, ""], joints: tuple[Array, Array]) -> tuple[Array, Array]:
-            with without_chatter():  # while Brax is traced
-                after = pipeline.step(system, pipeline.init(system, *joints), effort)
-            return after.q, after.qd
-
-        unroll = min(self.substeps, 4)
-        return jax.lax.fori_loop(0, self.substeps, substep, (angles, velocities), unroll=unroll)
-
-    def _observe(self, state: ReacherState, tip: Float[Array, "2"]) -> Float[Array, "D"]:
-        """Joint angles as cosine and sine, speeds over the motors' top speed, then tip, target and the way between."""
-        top_speed = self.body.torque / self.body.damping
-        points = jnp.concatenate([tip, state.target, state.target - tip]) / self.total_length
-        return jnp.concatenate([jnp.cos(state.angles), jnp.sin(state.angles), state.velocities / top_speed, points])
-
-    def _target_radii(self) -> tuple[float, float]:
-        """Inner and outer radius of the area targets are drawn from, in metres."""
-        if self.target == "disc":
-            return 0.0, self.total_length
-        longest = float(self.body.lengths.max())
-        return max(0.0, 2 * longest - self.total_length), self.total_length
+    def _observe(self, state: ReacherState) -> Float[Array, "D"]:
+        return observe(state.body, state.angles, state.velocities, state.target, self.link_positions(state))

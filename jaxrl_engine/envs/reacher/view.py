@@ -1,0 +1,48 @@
+"""What an arm sees: one token per link slot and a global vector, laid out flat, and how to tell them apart again.
+
+A flat observation is the tokens `[links, TOKEN]`, row by row, then the global vector `[GLOBAL]`. Lengths are over the
+arm's total length, speeds over the motor's top speed. All entries of a disabled slot are zero.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxrl_engine.envs.reacher.body import Body
+
+TOKEN = 9
+"""cos θ, sin θ, θ̇, length, joint → tip (2), joint → target (2), enabled (0 or 1)."""
+
+GLOBAL = 7
+"""tip (2), target (2), tip → target (2), total length in metres."""
+
+
+def observation_size(links: int) -> int:
+    """Entries of the flat view of an arm with this many link slots."""
+    return TOKEN * links + GLOBAL
+
+
+def observe(
+    body: Body,
+    angles: Float[Array, "links"],
+    velocities: Float[Array, "links"],
+    target: Float[Array, "2"],
+    points: Float[Array, "points 2"],
+) -> Float[Array, "D"]:
+    """Return the flat view; `points` are shoulder, joints and tip in metres."""
+    total = body.lengths.sum()
+    tip = points[-1]
+    top_speed = jnp.where(body.mask, body.torque / body.damping, 1.0)
+    scalars = jnp.stack([jnp.cos(angles), jnp.sin(angles), velocities / top_speed, body.lengths / total], axis=-1)
+    ways = jnp.concatenate([tip[None] - points[:-1], target[None] - points[:-1]], axis=-1) / total
+    tokens = jnp.concatenate([scalars, ways, jnp.ones((len(angles), 1))], axis=-1) * body.mask[:, None]
+    whole = jnp.concatenate([jnp.concatenate([tip, target, target - tip]) / total, total[None]])
+    return jnp.concatenate([tokens.reshape(-1), whole])
+
+
+def split(observation: Any) -> tuple[Float[Array, "*batch links token"], Bool[Array, "*batch links"], Array]:
+    """Return the tokens, which of them are links, and the global vector `[*batch, GLOBAL]` of flat observations."""
+    links = (observation.shape[-1] - GLOBAL) // TOKEN
+    tokens = observation[..., : TOKEN * links].reshape(*observation.shape[:-1], links, TOKEN)
+    return tokens, tokens[..., -1] > 0.5, observation[..., TOKEN * links :]
