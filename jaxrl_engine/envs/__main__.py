@@ -44,7 +44,7 @@ def rules(env: Any, env_id: str) -> str:
     """Return the first sentence of the world's specification; an adapted world's are its own library's."""
     family, _, name = env_id.partition(":")
     if name and family != "probe":
-        return f"{name} of {family}, by its own rules."
+        return f"{name}, by the rules of {'gymnax' if family == 'multi' else family}."
     return " ".join((type(env).__doc__ or "").split("\n\n")[0].split())
 
 

@@ -33,7 +33,9 @@ class AliceAndBobState(Struct):
 
 @dataclasses.dataclass(frozen=True)
 class AliceAndBob:
-    """The world; its fields are what `env_params` may set, its defaults are the published task.
+    """Two agents who see little open two diamonds, one standing on a button while the other collects.
+
+    The fields are what `env_params` may set; the defaults are the published task.
 
     State: a `grid_size` × `grid_size` array of cells (row, column), from (0, 0) at the top left, with a border of
         walls and a free interior. Buttons stand in row 1, evenly spaced from the right corner to the left one (rounded

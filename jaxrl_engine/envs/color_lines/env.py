@@ -55,7 +55,9 @@ class ColorLinesState(Struct):
 
 @dataclasses.dataclass(frozen=True)
 class ColorLines:
-    """The world; its fields are what `env_params` may set.
+    """One ball a turn, lines of five vanish, three more balls appear after every turn without a line.
+
+    The fields are what `env_params` may set.
 
     State: a board of 9×9 cells, each empty or with a ball of one of 7 colours, and the colours of the 3 upcoming balls.
 
