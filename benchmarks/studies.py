@@ -62,7 +62,7 @@ STUDIES = {
             (Reference("rejax PPO, tuned, 2 seeds", -4.85, 1_048_576),),
         ),
         Study(
-            "reacher_mixed", "reacher, fresh bodies of 2-8 links", "reacher_mixed.yaml", 3, 0.9, (),
+            "reacher_mixed", "reacher, fresh bodies of 2-8 links", "reacher_mixed.yaml", 5, 0.9, (),
             metric="success_rate",
         ),
     )

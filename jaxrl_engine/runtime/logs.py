@@ -1,7 +1,6 @@
 """Messages to the person at the terminal, one line each on stderr; the chatter of libraries only when it matters."""
 
 import contextlib
-import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -38,9 +37,9 @@ def configure_logging(level: str, quiet: bool = False) -> None:
 def silence(*names: str) -> Iterator[None]:
     """Drop everything the named loggers say.
 
-    If the block fails, the garbage is collected before they may speak again: asyncio complains about the tasks of a
-    failed loop only when they are freed. What runs in the background of a failed block finds its loop closed and prints
-    a traceback per array, whenever it ends: these are dropped from now on.
+    If the block fails, what it leaves behind complains whenever it is freed, at the latest when the program ends: each
+    task of the failed loop that nobody asked for its exception, and each write that finds its loop closed, with a
+    traceback. These complaints are dropped from now on; the error itself has been raised.
     """
     if sys.unraisablehook is not _drop_closed_loops:
         _former_hooks.append(sys.unraisablehook)
@@ -52,11 +51,16 @@ def silence(*names: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        gc.collect()
+        for logger in loggers:
+            logger.addFilter(_is_no_orphan)  # adding it again changes nothing
         raise
     finally:
         for logger, disabled in zip(loggers, former, strict=True):
             logger.disabled = disabled
+
+
+def _is_no_orphan(record: logging.LogRecord) -> bool:
+    return "exception was never retrieved" not in record.getMessage()
 
 
 _former_hooks: list[Callable[["sys.UnraisableHookArgs"], object]] = []
