@@ -107,6 +107,8 @@ def test_an_episode_that_ends_is_followed_by_a_fresh_one_and_keeps_its_true_end(
 
 def test_a_step_alone_without_compilation_is_the_step_of_the_batch(world, history):
     env, params = world
+    if env.spec.name.startswith("brax:"):
+        pytest.skip("thousands of operations one by one: Brax's own affair")
     before, action, _, true, _ = history
     one = jax.tree.map(lambda leaf: leaf[0, 1], (before.env, action, true))
     # The batch drew its own step keys: only a world whose steps are certain can be compared with this one.
