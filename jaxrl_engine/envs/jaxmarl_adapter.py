@@ -42,12 +42,6 @@ from jaxrl_engine.core.types import EnvSpec, Leaf, PyTree, TimeStep
 from jaxrl_engine.envs.single_agent import unbounded
 from jaxrl_engine.envs.team import INVALID, action_bounds, identified, identified_space, joined, joined_space, legal
 
-NAMES = (
-    "MPE_simple_v3", "MPE_simple_tag_v3", "MPE_simple_world_comm_v3", "MPE_simple_spread_v3", "MPE_simple_crypto_v3",
-    "MPE_simple_speaker_listener_v4", "MPE_simple_push_v3", "MPE_simple_adversary_v3", "MPE_simple_reference_v3",
-    "MPE_simple_facmac_v1", "MPE_simple_facmac_3a_v1", "MPE_simple_facmac_6a_v1", "MPE_simple_facmac_9a_v1",
-    "switch_riddle", "SMAX", "HeuristicEnemySMAX", "hanabi", "overcooked", "overcooked_v2", "jaxnav",
-)  # fmt: skip
 AGENT_IDS = ("auto", "always", "never")
 OUT_OF_REACH = 2**30  # steps
 LATE = ("MPE", "SMAX", "HeuristicEnemySMAX")  # they look at the clock before they advance it

@@ -66,9 +66,10 @@ _ADAPTED: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _ADAPTED["multi"] = _ADAPTED["gymnax"]
+_DOWNLOADS = "it downloads its images when it is made, and worlds here work offline"
 _UNAVAILABLE = {
-    "gymnax:MNISTBandit-bsuite": "it downloads its images when it is made, and worlds here work offline",
-    "multi:MNISTBandit-bsuite": "it downloads its images when it is made, and worlds here work offline",
+    "gymnax:MNISTBandit-bsuite": _DOWNLOADS,
+    "multi:MNISTBandit-bsuite": _DOWNLOADS,
     "brax:swimmer": "Brax's fluid forces call jax.numpy.clip with an argument that jax 0.10 no longer has",
 }
 

@@ -105,13 +105,12 @@ def test_an_episode_that_ends_is_followed_by_a_fresh_one_and_keeps_its_true_end(
     np.testing.assert_array_equal(shown[~done], real[~done])
 
 
-def test_a_step_alone_without_compilation_is_the_step_of_the_batch(world, history):
+def test_a_step_without_compilation_is_the_compiled_step(world, history):
     env, params = world
     if env.spec.name.startswith("brax:"):
         pytest.skip("thousands of operations one by one: Brax's own affair")
-    before, action, _, true, _ = history
-    one = jax.tree.map(lambda leaf: leaf[0, 1], (before.env, action, true))
-    # The batch drew its own step keys: only a world whose steps are certain can be compared with this one.
+    before, action = history[:2]
+    one = jax.tree.map(lambda leaf: leaf[0, 1], (before.env, action))
     key = jax.random.key(11)
     compiled = jax.jit(env.step)(jax.random.clone(key), one[0], one[1], params)
     with jax.disable_jit():

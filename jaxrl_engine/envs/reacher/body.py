@@ -85,6 +85,12 @@ def link_inertia(body: Body) -> Float[Array, "*batch links"]:
     return cylinder * across_cylinder + spheres * across_spheres
 
 
+def motor_effort(body: Body, action: Float[Array, "links"]) -> tuple[Float[Array, "links"], Float[Array, ""]]:
+    """Return each motor's share of its torque, from -1 to 1, and how many actions were not a number (these mean 0)."""
+    wrong = jnp.isnan(action)
+    return jnp.where(wrong, 0.0, jnp.clip(action, -1.0, 1.0)) * body.mask, wrong.sum(dtype=jnp.float32)
+
+
 def target_radii(body: Body) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
     """Inner and outer radius (m) of the ring the tip can reach: one link longer than all others leaves a hole."""
     lengths = jnp.asarray(body.lengths)

@@ -16,6 +16,7 @@ from jaxrl_engine.envs.reacher.body import (
     MAX_LINKS,
     Body,
     link_positions,
+    motor_effort,
     random_body,
     target_radii,
     uniform_body,
@@ -129,13 +130,13 @@ class Reacher:
         self, key: Key[Array, ""], state: ReacherState, action: Float[Array, "1 links"], params: Body
     ) -> tuple[ReacherState, TimeStep]:
         """Hold the torques for one step. `key` and `params` are left unused: nothing is random, and the body stays."""
-        body, wrong = state.body, jnp.isnan(action[0])
-        effort = jnp.where(wrong, 0.0, jnp.clip(action[0], -1.0, 1.0)) * body.mask
+        body = state.body
+        effort, wrong = motor_effort(body, action[0])
         angles, velocities = self._advance(body, state.angles, state.velocities, effort)
         power = jnp.abs(body.torque * effort * velocities).sum()
         next_state = state.replace(
             angles=angles, velocities=velocities, energy=state.energy + power * self.step_seconds,
-            nan_actions=state.nan_actions + wrong.sum(), time=state.time + 1,
+            nan_actions=state.nan_actions + wrong, time=state.time + 1,
         )  # fmt: skip
         length = body.lengths.sum()
         ends = (self.link_positions(each)[-1] for each in (state, next_state))

@@ -15,7 +15,7 @@ from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
 from jaxrl_engine.envs.reacher import planar
-from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, link_positions, uniform_body
+from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, link_positions, motor_effort, uniform_body
 from jaxrl_engine.envs.reacher.geometry import segment_to_segment
 from jaxrl_engine.envs.reacher.view import observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
@@ -112,10 +112,9 @@ class ReacherZigzag:
         self, key: Key[Array, ""], state: ZigzagState, action: Float[Array, "1 links"], params: Body
     ) -> tuple[ZigzagState, TimeStep]:
         """Hold the torques for one step. `key` and `params` are left unused: nothing is random, and the body stays."""
-        wrong = jnp.isnan(action[0])
-        effort = jnp.where(wrong, 0.0, jnp.clip(action[0], -1.0, 1.0)) * state.body.mask
+        effort, wrong = motor_effort(state.body, action[0])
         after = self._advance(state, effort)
-        after = after.replace(nan_actions=state.nan_actions + wrong.sum(), time=state.time + 1)
+        after = after.replace(nan_actions=state.nan_actions + wrong, time=state.time + 1)
         before, distance = self.goal_distance(state), self.goal_distance(after)
         arrived = distance <= GOAL_RADIUS
         touches = after.wall_contacts + after.self_contacts - state.wall_contacts - state.self_contacts

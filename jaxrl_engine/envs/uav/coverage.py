@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxrl_engine.core.config import require
-from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.types import EnvSpec, TimeStep
 from jaxrl_engine.envs.uav.fleet import Fleet, FleetState, Service
 
@@ -55,16 +54,7 @@ class UavCoverage(Fleet):
 
     @functools.cached_property
     def spec(self) -> EnvSpec:
-        return EnvSpec(
-            name="uav_coverage", num_agents=self.num_uavs, action=Box.uniform((3,), -1.0, 1.0),
-            observation=Box.uniform((self.observation_size,), -1.0, 1.0),
-            global_state=Box.uniform((self.global_size,), -1.0, 1.0),
-            time_limit=self.episode_length, metric_names=METRICS,
-        )  # fmt: skip
-
-    def default_params(self) -> tuple[()]:
-        """Return nothing: the world is fixed when it is made."""
-        return ()
+        return self.specify("uav_coverage", self.observation_size, self.global_size, METRICS)
 
     def reset(self, key: Key[Array, ""], params: tuple[()]) -> tuple[FleetState, TimeStep]:
         """Start an episode. The key is consumed."""
@@ -94,8 +84,4 @@ class UavCoverage(Fleet):
     def _show(
         self, state: FleetState, service: Service, reward: Float[Array, ""], metrics: dict[str, Float[Array, ""]]
     ) -> TimeStep:
-        return TimeStep(
-            observation=self.observe(state, service), global_state=self.show_all(state, service), action_mask=None,
-            reward=jnp.broadcast_to(reward, (self.num_uavs,)), terminated=jnp.zeros((), bool),
-            truncated=state.time >= self.episode_length, metrics=metrics,
-        )  # fmt: skip
+        return self.timestep(state, self.observe(state, service), self.show_all(state, service), reward, metrics)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
-from jaxrl_engine.core.types import Leaf
+from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
 from jaxrl_engine.envs.uav.association import associate
 from jaxrl_engine.envs.uav.channel import (
     AERIAL_ALTITUDES,
@@ -97,6 +98,18 @@ class Fleet:
             f"above {low:g} and up to {high:g} metres where channel is 3gpp", altitudes,
         )  # fmt: skip
 
+    def specify(self, name: str, observation: int, global_state: int, metric_names: tuple[str, ...]) -> EnvSpec:
+        """Describe a world whose observation and global state have so many entries, all from -1 to 1."""
+        return EnvSpec(
+            name=name, num_agents=self.num_uavs, action=Box.uniform((3,), -1.0, 1.0),
+            observation=Box.uniform((observation,), -1.0, 1.0), global_state=Box.uniform((global_state,), -1.0, 1.0),
+            time_limit=self.episode_length, metric_names=metric_names,
+        )  # fmt: skip
+
+    def default_params(self) -> tuple[()]:
+        """Return nothing: the world is fixed when it is made."""
+        return ()
+
     # --- what happens ----------------------------------------------------------------------------------------------
 
     def begin(self, key: Key[Array, ""]) -> FleetState:
@@ -144,6 +157,17 @@ class Fleet:
         return Service(serving=serving, quality=jnp.where(served, quality, 0.0), load=load, rate=rate)
 
     # --- what is seen ----------------------------------------------------------------------------------------------
+
+    def timestep(
+        self, state: FleetState, observation: Float[Array, "uavs D"], global_state: Float[Array, "D_global"],
+        reward: Float[Array, ""], metrics: dict[str, Float[Array, ""]],
+    ) -> TimeStep:  # fmt: skip
+        """Show a state: all UAVs earn alike, and only the time limit ends an episode."""
+        return TimeStep(
+            observation=observation, global_state=global_state, action_mask=None,
+            reward=jnp.broadcast_to(reward, (self.num_uavs,)), terminated=jnp.zeros((), bool),
+            truncated=state.time >= self.episode_length, metrics=metrics,
+        )  # fmt: skip
 
     @property
     def observation_size(self) -> int:

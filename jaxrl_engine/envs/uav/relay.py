@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxrl_engine.core.config import require
-from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.types import EnvSpec, TimeStep
 from jaxrl_engine.envs.uav.backhaul import Routes, find_routes, link_rate, pairwise_distance
 from jaxrl_engine.envs.uav.fleet import Fleet, FleetState, Service
@@ -68,16 +67,7 @@ class UavRelay(Fleet):
     @functools.cached_property
     def spec(self) -> EnvSpec:
         observation = self.observation_size + 2 * self.num_uavs + 3 * self.num_stations
-        return EnvSpec(
-            name="uav_relay", num_agents=self.num_uavs, action=Box.uniform((3,), -1.0, 1.0),
-            observation=Box.uniform((observation,), -1.0, 1.0),
-            global_state=Box.uniform((self.global_size + 2 * self.num_uavs,), -1.0, 1.0),
-            time_limit=self.episode_length, metric_names=METRICS,
-        )  # fmt: skip
-
-    def default_params(self) -> tuple[()]:
-        """Return nothing: the world is fixed when it is made."""
-        return ()
+        return self.specify("uav_relay", observation, self.global_size + 2 * self.num_uavs, METRICS)
 
     def reset(self, key: Key[Array, ""], params: tuple[()]) -> tuple[FleetState, TimeStep]:
         """Start an episode. The key is consumed."""
@@ -146,9 +136,5 @@ class UavRelay(Fleet):
         scale = jnp.array([[[self.side, self.side, max(self.max_altitude, STATION_HEIGHT)]]], jnp.float32)
         away = (self.stations()[None] - state.positions[:, None]) / scale
         seen = [self.observe(state, service), online[order], hops[order], away.reshape(self.num_uavs, -1)]
-        return TimeStep(
-            observation=jnp.concatenate(seen, axis=1),
-            global_state=jnp.concatenate([self.show_all(state, service), online, hops]), action_mask=None,
-            reward=jnp.broadcast_to(reward, (self.num_uavs,)), terminated=jnp.zeros((), bool),
-            truncated=state.time >= self.episode_length, metrics=metrics,
-        )  # fmt: skip
+        known = [self.show_all(state, service), online, hops]
+        return self.timestep(state, jnp.concatenate(seen, axis=1), jnp.concatenate(known), reward, metrics)
