@@ -290,11 +290,27 @@ def test_observation_by_hand():
     for link, (length, start) in enumerate(zip((0.5, 1.0, 0.5), places[:3], strict=True)):
         to_tip, to_target = (tip - start) / 2, (target - start) / 2
         expected = [np.cos(angles[link]), np.sin(angles[link]), velocities[link] / 8, length / 2,
-                    to_tip.real, to_tip.imag, to_target.real, to_target.imag, 1]  # fmt: skip
+                    to_tip.real, to_tip.imag, to_target.real, to_target.imag, (to_tip.conjugate() * (target - tip) / 2).imag, 1]  # fmt: skip
         np.testing.assert_allclose(tokens[link], expected, atol=1e-6)
     way = (target - tip) / 2
     expected = [tip.real / 2, tip.imag / 2, 0.3, -0.5, way.real, way.imag, 2]
     np.testing.assert_allclose(whole, expected, atol=1e-6)
+
+
+def test_a_joints_pull_is_how_the_tip_nears_the_target():
+    """By the differential of half the squared distance: -d(|target - tip|² / 2)/dθ = pull · L²."""
+    env = Reacher(num_links=3, total_length=2.0)
+    state, _ = env.reset(jax.random.key(8), env.default_params())
+
+    def half_square(angles):
+        tip = np.asarray(link_positions(state.body.lengths, angles))[-1]
+        return 0.5 * np.square(tip - np.asarray(state.target)).sum()
+
+    for joint in range(3):
+        nudge = 1e-2 * np.eye(3, dtype=np.float32)[joint]
+        slope = (half_square(state.angles + nudge) - half_square(state.angles - nudge)) / 2e-2
+        pull = float(split(env._observe(state))[0][joint, 8])
+        assert pull * 4 == pytest.approx(-slope, abs=2e-3)
 
 
 def test_actions_that_are_no_numbers_are_zero_and_counted(two):

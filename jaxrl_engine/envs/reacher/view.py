@@ -11,8 +11,12 @@ from jaxtyping import Array, Bool, Float
 
 from jaxrl_engine.envs.reacher.body import Body
 
-TOKEN = 9
-"""cos θ, sin θ, θ̇, length, joint → tip (2), joint → target (2), enabled (0 or 1)."""
+TOKEN = 10
+"""cos θ, sin θ, θ̇, length, joint → tip (2), joint → target (2), pull, enabled (0 or 1).
+
+A joint's pull is (joint → tip) × (tip → target): the moment of the way that is left, which says how turning this joint
+alone moves the tip towards the target. It follows from the rest, but as a product, which takes a network long to learn.
+"""
 
 GLOBAL = 7
 """tip (2), target (2), tip → target (2), total length in metres."""
@@ -36,7 +40,8 @@ def observe(
     top_speed = jnp.where(body.mask, body.torque / body.damping, 1.0)
     scalars = jnp.stack([jnp.cos(angles), jnp.sin(angles), velocities / top_speed, body.lengths / total], axis=-1)
     ways = jnp.concatenate([tip[None] - points[:-1], target[None] - points[:-1]], axis=-1) / total
-    tokens = jnp.concatenate([scalars, ways, jnp.ones((len(angles), 1))], axis=-1) * body.mask[:, None]
+    pull = ways[:, :1] * ways[:, 3:] - ways[:, 1:2] * ways[:, 2:3]
+    tokens = jnp.concatenate([scalars, ways, pull, jnp.ones((len(angles), 1))], axis=-1) * body.mask[:, None]
     whole = jnp.concatenate([jnp.concatenate([tip, target, target - tip]) / total, total[None]])
     return jnp.concatenate([tokens.reshape(-1), whole])
 
