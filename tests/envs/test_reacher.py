@@ -289,8 +289,9 @@ def test_observation_by_hand():
     assert mask.tolist() == [True, True, True, False] and not np.asarray(tokens[3]).any()
     for link, (length, start) in enumerate(zip((0.5, 1.0, 0.5), places[:3], strict=True)):
         to_tip, to_target = (tip - start) / 2, (target - start) / 2
+        pull = (to_tip.conjugate() * (target - tip) / 2).imag
         expected = [np.cos(angles[link]), np.sin(angles[link]), velocities[link] / 8, length / 2,
-                    to_tip.real, to_tip.imag, to_target.real, to_target.imag, (to_tip.conjugate() * (target - tip) / 2).imag, 1]  # fmt: skip
+                    to_tip.real, to_tip.imag, to_target.real, to_target.imag, pull, 1]  # fmt: skip
         np.testing.assert_allclose(tokens[link], expected, atol=1e-6)
     way = (target - tip) / 2
     expected = [tip.real / 2, tip.imag / 2, 0.3, -0.5, way.real, way.imag, 2]

@@ -1,24 +1,27 @@
-"""The arm's physics in closed form: a planar serial chain, one to two orders of magnitude faster than an engine.
+"""The arm's physics in closed form: a planar serial chain in O(links), two orders of magnitude faster than an engine.
 
-With absolute headings φ = cumsum(θ), and for link k its mass m_k, length l_k, centre c_k = l_k / 2 and inertia I_k
-about that centre, the kinetic energy is ½ Σ_ij K_ij cos(φ_i − φ_j) φ̇_i φ̇_j, where
+Link k turns with the heading φ = cumsum(θ) about its joint; r_k is the way from there to the next joint, m_k its mass,
+centred halfway, and I_k its inertia about its joint. The equations of motion are
 
-    K_ij = l_i s_j  (i < j),    K_ii = I_i + m_i c_i² + l_i² Σ_{k>i} m_k,    s_j = m_j c_j + l_j Σ_{k>j} m_k.
+    (M + diag(a + δ d)) θ̈ = τ − d θ̇ − h,
 
-Motors, damping d and rotor inertia (armature) a act on the relative angles θ. Written for φ they are differences of
-neighbours, and add a tridiagonal matrix to the mass matrix:
+with M and h the mass matrix and the centrifugal terms of the links, motors' torque τ, damping d and rotor inertia
+(armature) a. The term δ d (δ the time step) makes the damping implicit, as in MuJoCo's Euler integrator and in Brax's
+with the exact inverse; then θ̇ += δ θ̈ and θ += δ θ̇.
 
-    (M + T) φ̈ = Δ(τ − d θ̇) − h,   M_ij = K_ij cos(φ_i − φ_j),   h_i = Σ_j K_ij sin(φ_i − φ_j) φ̇_j²,
-    T = Cᵀ⁻¹ diag(a + δ d) C⁻¹,    (Δu)_i = u_i − u_{i+1},       φ = C θ.
+They are solved without forming M. To the link before, everything from joint k on is a body that can be pushed and
+turned: to move joint k with acceleration `a` and the link before it with angular acceleration α takes
 
-The term δ d (δ the time step) makes the damping implicit, as in MuJoCo's Euler integrator and in Brax's with the exact
-inverse; then θ̇ += δ θ̈ and θ += δ θ̇. A disabled link (no length, no mass) leaves its armature in the matrix, so that
-it stays regular, and its joint stays at rest.
+    moment n = J α + h·a + n₀,    force f = h α + N a + f₀.
 
-Source: Featherstone 2008, Rigid Body Dynamics Algorithms, ch. 3 (Lagrangian form); MuJoCo, Computation: Numerical
-integration.
+One pass from the tip to the shoulder finds (J, h, N, n₀, f₀) of what lies beyond each joint, one back again the
+accelerations. A disabled link (no length, no mass) adds nothing, and its rotor keeps its joint at rest.
+
+Source: Featherstone 2008, Rigid Body Dynamics Algorithms, ch. 7 (the articulated-body algorithm), written for the plane
+with axes that do not turn; MuJoCo, Computation: Numerical integration.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -30,26 +33,50 @@ from jaxrl_engine.envs.reacher.body import Body, link_inertia
 class Chain(Struct):
     """What of a body the equations need; constant over an episode."""
 
-    coupling: Float[Leaf, "*batch links links"]  # K, kg m²
-    tridiagonal: Float[Leaf, "*batch links"]  # a + δ d, kg m²
+    lengths: Float[Leaf, "*batch links"]  # m
+    masses: Float[Leaf, "*batch links"]  # kg
+    inertia: Float[Leaf, "*batch links"]  # I, kg m²
+    rotor: Float[Leaf, "*batch links"]  # a + δ d, kg m²
     torque: Float[Leaf, "*batch links"]  # N m at action 1
     damping: Float[Leaf, "*batch links"]  # N m s/rad
 
 
+class Moving(Struct):
+    """The links as they stand and turn."""
+
+    way: Float[Leaf, "*batch 2"]  # r, m
+    turning: Float[Leaf, "*batch"]  # φ̇², 1/s²
+    torque: Float[Leaf, "*batch"]  # τ − d θ̇, N m
+    rotor: Float[Leaf, "*batch"]
+    mass: Float[Leaf, "*batch"]
+    inertia: Float[Leaf, "*batch"]
+
+
+class Beyond(Struct):
+    """How the arm beyond a joint resists: (J, h, N) times the accelerations, and what it does by itself."""
+
+    turn: Float[Leaf, "*batch"]  # J, kg m²
+    cross: Float[Leaf, "*batch 2"]  # h, kg m
+    push: Float[Leaf, "*batch 2 2"]  # N, kg
+    moment: Float[Leaf, "*batch"]  # n₀, N m
+    force: Float[Leaf, "*batch 2"]  # f₀, N
+
+
+class Response(Struct):
+    """A joint's own acceleration: θ̈ = free − turn · α − push · a."""
+
+    free: Float[Leaf, "*batch"]
+    turn: Float[Leaf, "*batch"]
+    push: Float[Leaf, "*batch 2"]
+
+
 def make_chain(body: Body, timestep: float) -> Chain:
     """Return the constants of one body `[links]` for steps of `timestep` seconds."""
-    lengths, masses = jnp.asarray(body.lengths), jnp.asarray(body.masses)
-    beyond = jnp.cumsum(masses[::-1])[::-1] - masses
-    static_moment = masses * lengths / 2 + lengths * beyond
-    own = link_inertia(body) + masses * jnp.square(lengths) / 4 + jnp.square(lengths) * beyond
-    upper = jnp.triu(lengths[:, None] * static_moment[None, :], 1)
-    damping = jnp.asarray(body.damping)
+    lengths, masses, damping = jnp.asarray(body.lengths), jnp.asarray(body.masses), jnp.asarray(body.damping)
     return Chain(
-        coupling=upper + upper.T + jnp.diag(own),
-        tridiagonal=jnp.asarray(body.armature) + timestep * damping,
-        torque=jnp.asarray(body.torque),
-        damping=damping,
-    )
+        lengths=lengths, masses=masses, inertia=link_inertia(body) + masses * jnp.square(lengths) / 4,
+        rotor=jnp.asarray(body.armature) + timestep * damping, torque=jnp.asarray(body.torque), damping=damping,
+    )  # fmt: skip
 
 
 def step(
@@ -60,42 +87,55 @@ def step(
     timestep: float,
 ) -> tuple[Float[Array, "links"], Float[Array, "links"]]:
     """Advance one arm by `timestep` seconds under motors at `effort` of their torque; returns θ (rad) and θ̇ (rad/s)."""
-    headings, turning = jnp.cumsum(angles), jnp.cumsum(velocities)
-    cosine, sine = jnp.cos(headings), jnp.sin(headings)
-    cos_between = cosine[:, None] * cosine[None, :] + sine[:, None] * sine[None, :]
-    sin_between = sine[:, None] * cosine[None, :] - cosine[:, None] * sine[None, :]
-    centrifugal = (chain.coupling * sin_between * jnp.square(turning)[None, :]).sum(axis=1)
-    motors = chain.torque * effort - chain.damping * velocities
-    force = motors - jnp.append(motors[1:], 0.0) - centrifugal
-    headings_acceleration = solve(chain.coupling * cos_between, chain.tridiagonal, force)
-    before = jnp.concatenate([jnp.zeros(1), headings_acceleration[:-1]])
-    velocities = velocities + timestep * (headings_acceleration - before)
+    heading = jnp.cumsum(angles)
+    links = Moving(
+        way=chain.lengths[:, None] * jnp.stack([jnp.cos(heading), jnp.sin(heading)], axis=-1),
+        turning=jnp.square(jnp.cumsum(velocities)), torque=chain.torque * effort - chain.damping * velocities,
+        rotor=chain.rotor, mass=chain.masses, inertia=chain.inertia,
+    )  # fmt: skip
+    velocities = velocities + timestep * accelerations(links)
     return angles + timestep * velocities, velocities
 
 
-def solve(
-    mass: Float[Array, "links links"], tridiagonal: Float[Array, "links"], force: Float[Array, "links"]
-) -> Float[Array, "links"]:
-    """Solve (M + T) x = f by L D Lᵀ without pivoting: the matrix is symmetric and positive definite.
+def accelerations(links: Moving) -> Float[Array, "links"]:
+    """Solve the equations of motion of one arm `[links]`: θ̈ in rad/s²."""
+    zero, nowhere = jnp.zeros(()), jnp.zeros(2)
+    nothing = Beyond(turn=zero, cross=nowhere, push=jnp.zeros((2, 2)), moment=zero, force=nowhere)
+    _, responses = jax.lax.scan(_inwards, nothing, links, reverse=True)
+    return jax.lax.scan(_outwards, (zero, nowhere), (links, responses))[1]
 
-    Written out for scalars: batched, each is one vector, and a whole solve becomes a few fused loops. A general solver
-    calls LAPACK once per arm.
-    """
-    size = mass.shape[0]
-    rows = [[mass[i, j] for j in range(i + 1)] for i in range(size)]
-    for i in range(size):
-        rows[i][i] = rows[i][i] + tridiagonal[i] + (tridiagonal[i + 1] if i + 1 < size else 0.0)
-        if i:
-            rows[i][i - 1] = rows[i][i - 1] - tridiagonal[i]
-    x = [force[i] for i in range(size)]
-    inverse_pivots = []
-    for k in range(size):
-        inverse_pivots.append(1.0 / rows[k][k])
-        for i in range(k + 1, size):
-            factor = rows[i][k] * inverse_pivots[k]
-            x[i] = x[i] - factor * x[k]
-            rows[i][k + 1 :] = [rows[i][j] - factor * rows[j][k] for j in range(k + 1, i + 1)]
-    for k in reversed(range(size)):
-        known = sum((rows[i][k] * x[i] for i in range(k + 1, size)), jnp.zeros(()))
-        x[k] = (x[k] - known) * inverse_pivots[k]
-    return jnp.stack(x)
+
+def _inwards(beyond: Beyond, link: Moving) -> tuple[Beyond, Response]:
+    """Add one link to what lies beyond it, and let its joint turn freely under its torque."""
+    across = _across(link.way)
+    drawn_in = -link.turning * link.way  # acceleration of the far joint that turning alone gives, m/s²
+    force = beyond.force + (beyond.push * drawn_in[None]).sum(axis=1)
+    cross = beyond.cross + (beyond.push * across[None]).sum(axis=1)
+    turn = beyond.turn + (across * (beyond.cross + cross)).sum() + link.inertia
+    moment = beyond.moment + (beyond.cross * drawn_in).sum() + (across * force).sum()
+    cross = cross + link.mass / 2 * across
+    push = beyond.push + link.mass * jnp.eye(2)
+    force = force + link.mass / 2 * drawn_in
+    inverse = 1.0 / (turn + link.rotor)
+    response = Response(free=(link.torque - moment) * inverse, turn=turn * inverse, push=cross * inverse)
+    joined = Beyond(
+        turn=turn - turn * response.turn, cross=cross - turn * response.push,
+        push=push - cross[:, None] * response.push[None], moment=moment + turn * response.free,
+        force=force + cross * response.free,
+    )  # fmt: skip
+    return joined, response
+
+
+def _outwards(
+    base: tuple[Float[Array, ""], Float[Array, "2"]], link: tuple[Moving, Response]
+) -> tuple[tuple[Float[Array, ""], Float[Array, "2"]], Float[Array, ""]]:
+    """From how the link before turns (α) and the joint moves (a), how this link turns and the next joint moves."""
+    (turn, move), (moving, response) = base, link
+    joint = response.free - response.turn * turn - (response.push * move).sum()
+    turn = turn + joint
+    return (turn, move + turn * _across(moving.way) - moving.turning * moving.way), joint
+
+
+def _across(way: Float[Array, "2"]) -> Float[Array, "2"]:
+    """A quarter turn to the left: how a point moves, per rad, that lies this way from the centre of a turn."""
+    return jnp.stack([-way[1], way[0]])
