@@ -84,21 +84,37 @@ class VectorEnv:
         episodes = Episodes(
             ended=done, episode_return=episode_return, episode_length=episode_length, metrics=timestep.metrics
         )
-        index = self._pool_index(fresh)
-        begin = jax.tree.map(lambda pool: pool[index], (fresh.env, fresh.timestep))
-        begin_env, begin_timestep = begin
-        shown = begin_timestep.replace(
-            reward=timestep.reward, terminated=timestep.terminated, truncated=timestep.truncated,
-            metrics=timestep.metrics,
-        )  # fmt: skip
+        begin_env, begin_timestep = self._begin(done, fresh, env_state, timestep)
         next_state = VectorState(
-            env=_where(done, begin_env, env_state),
-            timestep=_where(done, shown, timestep),
+            env=begin_env,
+            timestep=begin_timestep.replace(
+                reward=timestep.reward, terminated=timestep.terminated, truncated=timestep.truncated,
+                metrics=timestep.metrics,
+            ),
             is_first=done,
             episode_return=jnp.where(done, 0.0, episode_return),
             episode_length=jnp.where(done, 0, episode_length),
-        )
+        )  # fmt: skip
         return next_state, fresh.replace(taken=fresh.taken + done), timestep, episodes
+
+    def _begin(
+        self, done: Bool[Array, "B"], fresh: Fresh, env_state: PyTree, timestep: TimeStep
+    ) -> tuple[PyTree, TimeStep]:
+        """Put starts from the pool where an episode ended.
+
+        On a CPU a step at which none did skips it: choosing between two arrays costs as much as filling one. A GPU
+        would have to ask the host which way to go.
+        """
+        index = self._pool_index(fresh)
+
+        def start() -> tuple[PyTree, TimeStep]:
+            begun = jax.tree.map(lambda pool: pool[index], (fresh.env, fresh.timestep))
+            return _where(done, begun, (env_state, timestep))
+
+        def start_if_any() -> tuple[PyTree, TimeStep]:
+            return jax.lax.cond(done.any(), start, lambda: (env_state, timestep))
+
+        return jax.lax.platform_dependent(cpu=start_if_any, default=start)
 
     def _reset_all(self, key: Key[Array, ""], params: PyTree) -> tuple[PyTree, TimeStep]:
         keys = jax.random.split(key, self.num_envs)
