@@ -40,6 +40,7 @@ class EnvSpec:
 
     `observation` and `action` describe one agent; `global_state` the input of a centralised critic. `time_limit` is in
     environment steps (None: episodes end only by termination). `metric_names` are the keys of `TimeStep.metrics`.
+    `remark` is what a run says about the world when it starts, such as a choice the world made by itself.
     """
 
     name: str
@@ -50,6 +51,7 @@ class EnvSpec:
     time_limit: int | None = None
     metric_names: tuple[str, ...] = ()
     masks_actions: bool = False
+    remark: str = ""
 
 
 class TimeStep(Struct):

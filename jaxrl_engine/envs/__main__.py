@@ -27,6 +27,7 @@ def describe(env_id: str) -> str:
         f"global state {_shape(spec.global_state.shape)}" if _has_own_state(spec) else "",
         f"at most {spec.time_limit} steps" if spec.time_limit else "no time limit",
         f"metrics {', '.join(spec.metric_names)}" if spec.metric_names else "",
+        spec.remark,
     ]
     return f"{env_id}\n    {rules(env, env_id)}\n    {'; '.join(filter(None, facts))}"
 

@@ -127,6 +127,8 @@ def _train(
     chunk, evaluator = _compile(built, program, state)
     compile_seconds = time.perf_counter() - started
     progress.message(f"run directory {run.path}")
+    if built.env.spec.remark:
+        progress.message(f"{config.env}: {built.env.spec.remark}")
     progress.message(f"compiled in {compile_seconds:.1f} s ({clock.cache_hits} of {clock.compilations} from the cache)")
     random = summarize(evaluator(state.train_state, 0, uniform=True))
     writer = MetricWriter(

@@ -1,4 +1,4 @@
-"""The reacher against MuJoCo's C engine, plane geometry, and its own task worked out by hand."""
+"""The reacher against plane geometry and its own task worked out by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.envs.reacher.body import (
     ARMATURE,
-    Body,
-    link_inertia,
     link_positions,
     make_body,
     random_body,
@@ -18,102 +17,15 @@ from jaxrl_engine.envs.reacher.body import (
     uniform_body,
 )
 from jaxrl_engine.envs.reacher.env import METRICS, Reacher
-from jaxrl_engine.envs.reacher.physics import physics
 from jaxrl_engine.envs.reacher.system import to_mjcf
 from jaxrl_engine.envs.reacher.view import GLOBAL, TOKEN, split
-
-STEPS, SLOTS, TIMESTEP = 200, 8, 0.02
+from jaxrl_engine.envs.registry import make_env
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _brax_broadcasts_across_ranks():
     with jax.numpy_rank_promotion("allow"):
         yield
-
-
-def uneven(num_links: int, slots: int, armature: float, seed: int = 0) -> Body:
-    """A one-metre arm of unequal links with rotors of our choice."""
-    shares = np.random.default_rng(seed + num_links).uniform(0.5, 1.5, num_links)
-    lengths = np.zeros(slots, np.float32)
-    lengths[:num_links] = shares / shares.sum()
-    body = make_body(lengths, np.arange(slots) < num_links)
-    return body.replace(armature=jnp.full(slots, armature))
-
-
-def c_engine(body, angles, actions, substeps=2):
-    """Joint angles and speeds [T, n] and the places of joints and tip [T, n+1, 2] that MuJoCo finds."""
-    model = mujoco.MjModel.from_xml_string(to_mjcf(body, TIMESTEP))
-    data = mujoco.MjData(model)
-    data.qpos[:] = angles
-    found = []
-    for action in actions:
-        data.ctrl[:] = action
-        for _ in range(substeps):
-            mujoco.mj_step(model, data)
-        mujoco.mj_kinematics(model, data)
-        tip = data.xpos[-1] + data.xmat[-1].reshape(3, 3) @ [body.lengths[-1], 0, 0]
-        places = np.concatenate([data.xpos[1:, :2], tip[None, :2]])
-        found.append((data.qpos.copy(), data.qvel.copy(), places))
-    return [np.stack(column) for column in zip(*found, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def simulate():
-    """`(physics name) -> (body [8], angles [8], actions [T, 8]) -> angles, velocities [T, 8]`, compiled once each."""
-    programs = {}
-
-    def build(name):
-        advance = physics(name, 2 * TIMESTEP, 2)
-
-        def run(body, angles, actions):
-            def step(joints, action):
-                joints = advance(body, *joints, action)
-                return joints, joints
-
-            return jax.lax.scan(step, (angles, jnp.zeros_like(angles)), actions)[1]
-
-        return jax.jit(run)
-
-    return lambda name: programs.setdefault(name, None) or programs.update({name: build(name)}) or programs[name]
-
-
-@pytest.mark.parametrize("armature", [1.0, ARMATURE, 1e-4], ids=["stock rotors", "ours", "light rotors"])
-@pytest.mark.parametrize("name", ["planar", "brax"])
-def test_padded_arms_move_as_mujocos_c_engine_moves_their_own_document(name, armature, simulate):
-    """200 steps, seven bodies: no chaos yet, the motors' damping holds it down."""
-    for num_links in range(2, SLOTS + 1):
-        random = np.random.default_rng(num_links)
-        angles, actions = random.uniform(-3, 3, num_links), random.uniform(-1, 1, (STEPS, num_links))
-        c_angles, c_speeds, c_places = c_engine(uneven(num_links, num_links, armature), angles, actions)
-        assert np.abs(c_speeds).max() > (0.3 if armature == 1.0 else 2.0)  # rad/s: it moved
-        body = uneven(num_links, SLOTS, armature)
-        start = jnp.zeros(SLOTS).at[:num_links].set(angles)
-        found, speeds = simulate(name)(body, start, jnp.zeros((STEPS, SLOTS)).at[:, :num_links].set(actions))
-        np.testing.assert_allclose(found[:, :num_links], c_angles, atol=2e-5)  # rad; single against double precision
-        np.testing.assert_allclose(speeds[:, :num_links], c_speeds, atol=2e-4)  # rad/s
-        np.testing.assert_allclose(found[:, num_links:], 0, atol=1e-5)  # disabled joints rest
-        places = jax.vmap(link_positions, in_axes=(None, 0))(body.lengths, found)
-        np.testing.assert_allclose(places[:, : num_links + 1], c_places, atol=2e-5)  # m
-        np.testing.assert_allclose(places[:, num_links:], places[:, [num_links]].repeat(SLOTS + 1 - num_links, 1))
-
-
-def test_different_bodies_in_one_program_move_as_each_alone(simulate):
-    bodies = [uneven(num_links, SLOTS, ARMATURE) for num_links in (2, 5, 7)]
-    random = np.random.default_rng(0)
-    angles, actions = jnp.asarray(random.uniform(-3, 3, (3, SLOTS))), jnp.asarray(random.uniform(-1, 1, (3, 11, SLOTS)))
-    together = jax.vmap(simulate("planar"))(jax.tree.map(lambda *x: jnp.stack(x), *bodies), angles, actions)
-    for index, body in enumerate(bodies):
-        alone = simulate("planar")(body, angles[index], actions[index])
-        jax.tree.map(lambda a, b, index=index: np.testing.assert_allclose(a[index], b, atol=1e-5), together, alone)
-
-
-def test_inertia_is_that_of_mujocos_capsule():
-    body = uneven(5, 5, ARMATURE).replace(radii=np.array([0.02, 0.1, 0.3, 0.01, 0.05], np.float32))
-    model = mujoco.MjModel.from_xml_string(to_mjcf(body, TIMESTEP))
-    np.testing.assert_allclose(link_inertia(body), model.body_inertia[1:, 0], rtol=1e-5)
-
-
-# --- one arm ----------------------------------------------------------------------------------------------------
 
 
 def arm(num_links=2, **kwargs):
@@ -138,14 +50,6 @@ def rollout(env_body_step, angles, actions):
         state, timestep = step(jax.random.key(1), state, jnp.asarray(action)[None], body)
         outcomes.append((state, timestep))
     return jax.tree.map(lambda *leaves: np.stack(leaves), *outcomes)
-
-
-def test_substeps_are_physics_steps():
-    world = arm(2, substeps=5, step_seconds=5 * TIMESTEP)
-    actions = np.random.default_rng(1).uniform(-1, 1, (11, 2))
-    states, _ = rollout(world, [0.3, -2.0], actions)
-    expected = c_engine(world[1], [0.3, -2.0], actions, substeps=5)[0]
-    np.testing.assert_allclose(states.angles, expected, atol=2e-5)
 
 
 @pytest.mark.slow
@@ -193,7 +97,7 @@ def test_links_outweigh_rotors(num_links):
 
 
 def test_links_weigh_what_they_are_long():
-    model = mujoco.MjModel.from_xml_string(to_mjcf(uniform_body(5, 2.0), TIMESTEP))
+    model = mujoco.MjModel.from_xml_string(to_mjcf(uniform_body(5, 2.0), 0.02))
     np.testing.assert_allclose(model.body_mass[1:], 0.4, rtol=1e-6)
     assert model.ngeom == 5 and model.nv == 5 and not model.jnt_limited.any()
 
@@ -353,3 +257,40 @@ def test_batch_equals_loop_jit_equals_no_jit_and_no_key_is_used_twice():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b[1], atol=1e-5), (own_start, *single), (start, *batched)
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lengths": np.float32([0.5, -0.1, 0.0])}, "body.lengths"),
+        ({"lengths": np.float32([0.5, np.nan, 0.0])}, "body.lengths"),
+        ({"lengths": np.float32([0.5, 0.5, 0.2])}, "body.lengths"),  # a disabled link has none
+        ({"mask": np.array([True, False, True])}, "body.mask"),
+        ({"mask": np.array([False, False, False])}, "body.mask"),
+        ({"masses": np.float32([1.0, -1.0, 0.0])}, "body.masses"),
+        ({"damping": np.float32([1.0, np.inf, 1.0])}, "body.damping"),
+        ({"armature": np.zeros(3, np.float32), "damping": np.zeros(3, np.float32)}, "body.armature"),
+    ],
+)
+def test_a_body_outside_the_family_is_refused(changes, named):
+    env = Reacher(num_links=3)
+    body = make_body(np.float32([0.5, 0.5, 0.0]), np.array([True, True, False]))
+    env.reset(jax.random.key(0), body)
+    with pytest.raises(ValueError, match=named):
+        env.reset(jax.random.key(0), body.replace(**changes))
+
+
+def test_a_body_of_another_number_of_slots_is_refused():
+    with pytest.raises(ValueError, match=r"body.lengths must be 3 links, .*, not 2"):
+        Reacher(num_links=3).reset(jax.random.key(0), uniform_body(2, 1.0))
+
+
+def test_a_body_is_given_by_its_lengths():
+    env, body = make_env("reacher", {"num_links": 3, "lengths": "0.5,0.25,1"})
+    np.testing.assert_allclose(body.lengths, [0.5, 0.25, 1.0])
+    assert env.spec.remark == "planar physics" and body.mask.all()
+    for wrong in ("0.5,0.25", "0.5,0.25,-1", "0.5,0.25,far", "0.5,0.25,nan"):
+        with pytest.raises(UserError, match="lengths must be 3 numbers"):
+            make_env("reacher", {"num_links": 3, "lengths": wrong})
+    with pytest.raises(UserError, match="lengths must be empty where bodies are mixed"):
+        make_env("reacher", {"num_links": 2, "lengths": "0.5,0.5", "bodies": "mixed"})

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jaxrl_engine.core.config import require
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf
 
@@ -50,6 +51,35 @@ def make_body(lengths: Float[Leaf, "links"], mask: Bool[Leaf, "links"]) -> Body:
         radii=SLENDERNESS * lengths.sum() * ones, torque=TORQUE * enabled, damping=DAMPING * ones,
         armature=ARMATURE * ones,
     )  # fmt: skip
+
+
+def check_body(body: Body, slots: int) -> None:
+    """Refuse an arm the equations do not hold for; traced arrays are let through, as nothing is known of them.
+
+    Raises:
+        ValueError: not `slots` links, a number that is not finite, a negative one, or links beyond a disabled one.
+    """
+    found = jnp.shape(body.lengths)[-1]
+    require(found == slots, "body.lengths", f"{slots} links, as many as the world has room for", found)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(body)):
+        return
+    mask, lengths = np.asarray(body.mask), np.asarray(body.lengths)
+    require(bool(mask[..., 0].all()), "body.mask", "true for the first link", mask.tolist())
+    distal = not (mask[..., 1:] & ~mask[..., :-1]).any()
+    require(distal, "body.mask", "true for the first links and false for the rest", mask.tolist())
+    require(
+        bool((lengths[mask] > 0).all()), "body.lengths", "above 0 metres for each link of the arm", lengths.tolist()
+    )
+    for name in ("lengths", "masses", "radii", "torque"):
+        values = np.asarray(getattr(body, name))
+        valid = bool((np.isfinite(values) & (values >= 0) & (mask | (values == 0) | (name == "radii"))).all())
+        require(valid, f"body.{name}", "finite, not negative, and 0 for disabled links", values.tolist())
+    for name in ("damping", "armature"):
+        values = np.asarray(getattr(body, name))
+        valid = bool((np.isfinite(values) & (values >= 0)).all())
+        require(valid, f"body.{name}", "finite and not negative", values.tolist())
+    inertia = np.asarray(body.damping) + np.asarray(body.armature)
+    require(bool((inertia[~mask] > 0).all()), "body.armature", "above 0 where a link is disabled", inertia.tolist())
 
 
 def uniform_body(num_links: int, total_length: float, slots: int | None = None) -> Body:

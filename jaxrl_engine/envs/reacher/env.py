@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxrl_engine.core.config import require
@@ -15,7 +16,9 @@ from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
 from jaxrl_engine.envs.reacher.body import (
     MAX_LINKS,
     Body,
+    check_body,
     link_positions,
+    make_body,
     motor_effort,
     random_body,
     target_radii,
@@ -75,6 +78,7 @@ class Reacher:
     """
 
     num_links: int = 2
+    lengths: str = ""  # m, one number per link with commas between, shoulder first; empty: equal links
     bodies: Literal["one", "mixed"] = "one"
     min_links: int = 2  # of mixed bodies
     total_length: float = 1.0  # m
@@ -88,6 +92,8 @@ class Reacher:
         links = self.num_links
         require(1 <= links <= MAX_LINKS, "num_links", f"a whole number from 1 to {MAX_LINKS}", links)
         require(self.bodies in ("one", "mixed"), "bodies", "one or mixed", self.bodies)
+        _read_lengths(self.lengths, links)
+        require(self.bodies == "one" or not self.lengths, "lengths", "empty where bodies are mixed", self.lengths)
         some = self.bodies == "one" or 2 <= self.min_links <= links
         require(some, "min_links", f"a whole number from 2 to num_links ({links})", self.min_links)
         require(0.1 <= self.total_length <= 10.0, "total_length", "from 0.1 to 10 metres", self.total_length)
@@ -104,14 +110,24 @@ class Reacher:
     def spec(self) -> EnvSpec:
         observation = unbounded((observation_size(self.num_links),))
         action = Box.uniform((self.num_links,), -1.0, 1.0)
-        return single_agent_spec("reacher", observation, action, self.episode_length, METRICS)
+        spec = single_agent_spec("reacher", observation, action, self.episode_length, METRICS)
+        return dataclasses.replace(spec, remark=f"{self._physics} physics")
 
     def default_params(self) -> Body:
-        """Return the arm of `num_links` equal links; any other `Body` with as many slots may take its place."""
-        return uniform_body(self.num_links, self.total_length)
+        """Return the arm the fields describe; any other `Body` with as many slots may take its place."""
+        if not self.lengths:
+            return uniform_body(self.num_links, self.total_length)
+        lengths: Any = _read_lengths(self.lengths, self.num_links)
+        with jax.ensure_compile_time_eval():
+            return make_body(lengths, lengths > 0)
 
     def reset(self, key: Key[Array, ""], params: Body) -> tuple[ReacherState, TimeStep]:
-        """Start at rest. The key is consumed."""
+        """Start at rest. The key is consumed.
+
+        Raises:
+            ValueError: `params` is no arm of this family (`body.check_body`).
+        """
+        check_body(params, self.num_links)
         key_body, key_state = jax.random.split(key)
         body = params if self.bodies == "one" else self._draw_body(key_body)
         draw = jax.random.uniform(key_state, (self.num_links + 2,))
@@ -154,7 +170,11 @@ class Reacher:
 
     @functools.cached_property
     def _advance(self) -> Advance:
-        return physics("planar" if self.physics == "auto" else self.physics, self.step_seconds, self.substeps)
+        return physics(self._physics, self.step_seconds, self.substeps)
+
+    @property
+    def _physics(self) -> str:
+        return "planar" if self.physics == "auto" else self.physics
 
     def _draw_body(self, key: Key[Array, ""]) -> Body:
         key_count, key_lengths = jax.random.split(key)
@@ -163,3 +183,15 @@ class Reacher:
 
     def _observe(self, state: ReacherState) -> Float[Array, "D"]:
         return observe(state.body, state.angles, state.velocities, state.target, self.link_positions(state))
+
+
+def _read_lengths(text: str, links: int) -> np.ndarray:
+    """Read link lengths (m) as they stand in `lengths`."""
+    allowed = f"{links} numbers (num_links) from 0.01 to 10 metres with commas between, or empty"
+    try:
+        values = np.array([float(word) for word in text.split(",")] if text else [], np.float32)
+    except ValueError:
+        values = np.array([np.nan])
+    good = not text or (len(values) == links and bool(((values >= 0.01) & (values <= 10)).all()))
+    require(good, "lengths", allowed, text)
+    return values

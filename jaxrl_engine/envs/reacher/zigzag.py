@@ -15,7 +15,7 @@ from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
 from jaxrl_engine.envs.reacher import planar
-from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, link_positions, motor_effort, uniform_body
+from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, check_body, link_positions, motor_effort, uniform_body
 from jaxrl_engine.envs.reacher.geometry import segment_to_segment
 from jaxrl_engine.envs.reacher.view import observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
@@ -97,7 +97,12 @@ class ReacherZigzag:
         return body.replace(damping=np.asarray(body.torque) / np.float32(TOP_SPEED))
 
     def reset(self, key: Key[Array, ""], params: Body) -> tuple[ZigzagState, TimeStep]:
-        """Start at rest, leaning away from the walls. The key is consumed."""
+        """Start at rest, leaning away from the walls. The key is consumed.
+
+        Raises:
+            ValueError: `params` is no arm of this family (`body.check_body`).
+        """
+        check_body(params, self.num_links)
         straight = jnp.zeros(self.num_links).at[0].set(START)
         zero = jnp.zeros(())
         state = ZigzagState(
