@@ -4,7 +4,8 @@
     python -m benchmarks.env_throughput --worlds reacher --batches 1024
 
 Each figure is the median of several runs, taken in turn over all worlds. `reset share` is what automatic reset adds to
-a step: the same scan with `VectorEnv` against bare `vmap`ped stepping.
+a step: the same scan with `VectorEnv` against bare `vmap`ped stepping. Beside some worlds runs one of another library,
+the same where our adapter wraps it, else the one most like it, with that library's own automatic reset.
 """
 
 import argparse
@@ -22,8 +23,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 from matplotlib.figure import Figure
 
+from benchmarks import peer_worlds
 from benchmarks.fused import checksum
 from benchmarks.machine import ROOT, provenance
+from benchmarks.report import table as markdown_table
 from jaxrl_engine.core.config import EnvValue
 from jaxrl_engine.envs.registry import make_env
 from jaxrl_engine.envs.vector import VectorEnv
@@ -32,6 +35,7 @@ from jaxrl_engine.modes.evaluate import uniform_action
 RESULT = ROOT / "benchmarks" / "results" / "env_throughput.json"
 SECONDS_PER_RUN = 0.4
 MAX_STEPS = 4096
+TRIAL_STEPS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +46,19 @@ class Entry:
     env_id: str
     params: dict[str, EnvValue]
     goal: int | None = None
+    peer: str | None = None  # a world of `benchmarks.peer_worlds`
 
 
 WORLDS = (
     Entry("reacher, mixed 2-8 links, planar", "reacher", {"num_links": 8, "bodies": "mixed"}, 600_000),
     Entry("reacher, mixed 2-8 links, brax", "reacher", {"num_links": 8, "bodies": "mixed", "physics": "brax"}, 75_000),
     Entry("reacher, 2 links, planar", "reacher", {}),
-    Entry("brax:reacher", "brax:reacher", {"episode_length": 50}),
+    Entry("brax:reacher", "brax:reacher", {"episode_length": 50}, peer="brax:reacher"),
     Entry("uav_coverage", "uav_coverage", {}, 50_000),
     Entry("uav_relay", "uav_relay", {}, 15_000),
-    Entry("color_lines", "color_lines", {}, 30_000),
-    Entry("alice_and_bob", "alice_and_bob", {}, 3_000_000),
+    Entry("color_lines", "color_lines", {}, 30_000, peer="pgx:2048"),
+    Entry("alice_and_bob", "alice_and_bob", {}, 3_000_000, peer="jaxmarl:switch_riddle"),
+    Entry("jaxmarl:overcooked", "jaxmarl:overcooked", {}, peer="jaxmarl:overcooked"),
     Entry("gymnax:CartPole-v1", "gymnax:CartPole-v1", {}),
 )
 
@@ -119,8 +125,8 @@ class Measurement:
     def prepare(self) -> None:
         """Compile, and choose how many steps one run takes."""
         self.compile_seconds = self._seconds(1)
-        trial = self._seconds(8)
-        self.steps = max(8, min(MAX_STEPS, round(8 * SECONDS_PER_RUN / trial)))
+        trial = self._seconds(TRIAL_STEPS)
+        self.steps = max(2, min(MAX_STEPS, round(TRIAL_STEPS * SECONDS_PER_RUN / trial)))
 
     def run(self) -> None:
         """Time once."""
@@ -133,32 +139,40 @@ class Measurement:
 
 
 def measure(entry: Entry, num_envs: int, repetitions: int) -> dict[str, Any]:
-    """Time a world with and without reset, in turn."""
+    """Time a world with and without reset and, where there is one, its peer, in turn."""
     full, bare = (Measurement(make(entry, num_envs), num_envs) for make in (with_reset, without_reset))
-    for measurement in (full, bare):
+    contestants = [full, bare]
+    if entry.peer and peer_worlds.installed(entry.peer):
+        contestants.append(Measurement(peer_worlds.program(entry.peer, num_envs), num_envs))
+    for measurement in contestants:
         measurement.prepare()
     for _ in range(repetitions):
-        full.run()
-        bare.run()
-    shares = [1 - a / b for a, b in zip(full.speeds, bare.speeds, strict=True)]
-    return {
+        for measurement in contestants:
+            measurement.run()
+    row = {
         "world": entry.name, "num_envs": num_envs, "steps_per_second": statistics.median(full.speeds),
-        "bare_steps_per_second": statistics.median(bare.speeds), "reset_share": statistics.median(shares),
+        "bare_steps_per_second": statistics.median(bare.speeds),
+        "reset_share": statistics.median(1 - a / b for a, b in zip(full.speeds, bare.speeds, strict=True)),
         "compile_seconds": full.compile_seconds, "goal": entry.goal if num_envs == 1024 else None,
     }  # fmt: skip
+    for peer in contestants[2:]:
+        row["peer"], row["peer_steps_per_second"] = entry.peer, statistics.median(peer.speeds)
+        row["ratio"] = statistics.median(a / b for a, b in zip(full.speeds, peer.speeds, strict=True))
+    return row
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as Markdown."""
-    lines = ["| world | environments | steps/s | bare | reset share | goal |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        goal = f"{row['goal']:,}" if row["goal"] else ""
-        missed = " **missed**" if row["goal"] and row["steps_per_second"] < row["goal"] else ""
-        lines.append(
-            f"| {row['world']} | {row['num_envs']:,} | {row['steps_per_second']:,.0f} | "
-            f"{row['bare_steps_per_second']:,.0f} | {row['reset_share']:.0%} | {goal}{missed} |"
-        )
-    return "\n".join(lines)
+    header = ("world", "environments", "steps/s", "bare", "reset share", "goal", "peer", "peer's steps/s", "ratio")
+    return markdown_table(header, map(_cells, rows))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    goal = f"{row['goal']:,}" if row["goal"] else ""
+    missed = " **missed**" if row["goal"] and row["steps_per_second"] < row["goal"] else ""
+    speeds = [f"{row[name]:,.0f}" for name in ("steps_per_second", "bare_steps_per_second")]
+    peer = [row["peer"], f"{row['peer_steps_per_second']:,.0f}", f"{row['ratio']:.3g}"] if "peer" in row else [""] * 3
+    return [row["world"], f"{row['num_envs']:,}", *speeds, f"{row['reset_share']:.0%}", goal + missed, *peer]
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -181,7 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    chosen = [each for each in WORLDS if not options.worlds or any(part in each.name for part in options.worlds)]
+    chosen = [
+        each
+        for each in WORLDS
+        if (not options.worlds or any(part in each.name for part in options.worlds))
+        and (not each.env_id.startswith("jaxmarl:") or peer_worlds.installed(each.env_id))
+    ]
     rows = []
     for entry in chosen:
         for num_envs in options.batches:
