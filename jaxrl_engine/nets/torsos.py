@@ -52,8 +52,10 @@ class CNN(nn.Module):
         return MLP(self.hidden_sizes, self.activation, self.compute_dtype)(x)
 
 
-def make_torso(config: NetworkConfig, observation_shape: tuple[int, ...]) -> nn.Module:
+def make_torso(config: NetworkConfig, observation_shape: tuple[int, ...], of_cells: bool = False) -> nn.Module:
     """Choose the torso for observations of this shape; `auto` takes the CNN for three axes.
+
+    `of_cells` leaves out a CNN's fully connected layers: the features of its cells, one after the other.
 
     Raises:
         ValueError: a CNN was asked for observations that are not `[height, width, channels]`.
@@ -62,5 +64,6 @@ def make_torso(config: NetworkConfig, observation_shape: tuple[int, ...]) -> nn.
     if config.torso == "cnn" and not is_image:
         raise ValueError(f"network.torso must be mlp for observations of shape {observation_shape}, not 'cnn'")
     if is_image and config.torso != "mlp":
-        return CNN(config.cnn_channels, config.hidden_sizes, config.activation, config.compute_dtype)
+        hidden_sizes = () if of_cells else config.hidden_sizes
+        return CNN(config.cnn_channels, hidden_sizes, config.activation, config.compute_dtype)
     return MLP(config.hidden_sizes, config.activation, config.compute_dtype)

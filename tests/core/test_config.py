@@ -110,6 +110,13 @@ def test_recurrent_minibatches_are_whole_environments():
     Config(num_envs=8, num_steps=3, network=recurrent)
 
 
+@pytest.mark.parametrize("without_cells", [{"torso": "mlp"}, {"recurrent": "gru"}])
+def test_pairs_need_the_cells_of_a_cnn(without_cells):
+    with pytest.raises(ValueError, match=r"network\.head must be auto or dense with an mlp or a gru, not 'pairs'"):
+        NetworkConfig(head="pairs", **without_cells)
+    NetworkConfig(head="pairs")
+
+
 def test_derived_numbers():
     config = Config(num_envs=32, num_steps=32, total_steps=1025)
     assert (config.samples_per_update, config.num_updates) == (1024, 2)
