@@ -35,23 +35,26 @@ class DiscreteHead(nn.Module):
 class PairsHead(nn.Module):
     """Logits of all ordered pairs of an image's cells, action = from · cells + to.
 
-    logit[f, t] = q_f · k_t / √D, where q and k are affine in the D features of one cell each, with the same weights for
-    all cells (their biases let a cell count whatever the other is). What is learned about one place so holds for all,
-    and the weights do not grow with the image. Source: the scores of Vaswani et al. 2017, arXiv:1706.03762, §3.2.1.
+    logit[f, t] = Σ_kinds q_f · k_t / √(kinds · D), where q and k are affine in the D features a cell has of a kind,
+    with the same weights for all cells and kinds (their biases let a cell count whatever the other is). What is learned
+    about one place so holds for all, and the weights do not grow with the image. Source: the scores of Vaswani et al.
+    2017, arXiv:1706.03762, §3.2.1.
     """
 
     cells: int
+    kinds: int = 1
 
     @nn.compact
     def __call__(
         self, features: Float[Array, "samples H"], mask: Bool[Array, "*batch n"] | None, batch: tuple[int, ...]
     ) -> Distribution:
-        size = features.shape[-1] // self.cells
+        length = features.shape[-1] // self.cells
+        size = length // self.kinds
         each = features.reshape(-1, size)
         # One factor alone starts small: with both so, the gradients of both would be.
         origin, target = Dense(size, 1.0, name="from")(each), Dense(size, POLICY_GAIN, name="to")(each)
-        origin, target = (x.reshape(-1, self.cells, size) for x in (origin, target))
-        logits = jnp.einsum("sfd,std->sft", origin, target) / size**0.5
+        origin, target = (x.reshape(-1, self.cells, length) for x in (origin, target))
+        logits = jnp.einsum("sfd,std->sft", origin, target) / length**0.5
         return Categorical(logits=logits.reshape(*batch, -1), mask=mask)
 
 
@@ -91,7 +94,7 @@ def make_head(config: NetworkConfig, observation_shape: tuple[int, ...], action:
         ValueError: a squashed Gaussian was asked for actions without bounds, or pairs of cells where there are none.
     """
     if takes_pairs(config, observation_shape, action):
-        return PairsHead(cells=int(np.prod(observation_shape[:2])))
+        return PairsHead(int(np.prod(observation_shape[:2])), config.cnn_kinds)
     if isinstance(action, Discrete):
         return DiscreteHead(nvec=(action.n,), joint=True)
     if not isinstance(action, Box):

@@ -38,6 +38,7 @@ WRONG = [
     ("ppo.", PPOConfig, "adam_epsilon", [0.0, -1.0, 2.0, NAN]),
     ("network.", NetworkConfig, "hidden_sizes", [(), (0,), (64, -1), (64.0,)]),
     ("network.", NetworkConfig, "cnn_channels", [(), (0,), (16, -1), (16.0,)]),
+    ("network.", NetworkConfig, "cnn_kinds", [0, -1, 7.0]),
     ("network.", NetworkConfig, "recurrent_size", [0, -1, 64.0]),
     ("network.", NetworkConfig, "initial_log_std", [-21.0, 6.0, NAN]),
     ("evaluation.", EvaluationConfig, "episodes", [0, -1, 2.0]),

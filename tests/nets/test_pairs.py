@@ -1,5 +1,6 @@
-"""The head for pairs of cells against NumPy, its symmetry under translations, and when it is chosen."""
+"""The head for pairs of cells against NumPy, its symmetries, and when it is chosen."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -9,8 +10,9 @@ import pytest
 
 from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.spaces import Box, Discrete, MultiDiscrete
-from jaxrl_engine.nets.actor_critic import Actor
+from jaxrl_engine.nets.actor_critic import Actor, Critic
 from jaxrl_engine.nets.heads import POLICY_GAIN, PairsHead, takes_pairs
+from jaxrl_engine.nets.torsos import by_kind, make_torso
 
 HEIGHT, WIDTH, CHANNELS, FEATURES, SAMPLES = 7, 11, 3, 5, 2
 CELLS = HEIGHT * WIDTH
@@ -29,18 +31,19 @@ def policy():
     return actor, jax.tree.unflatten(tree, drawn), image
 
 
-def test_logits_are_those_of_numpy():
-    head = PairsHead(cells=CELLS)
-    features = jax.random.normal(jax.random.key(0), (SAMPLES, CELLS * FEATURES))
+@pytest.mark.parametrize("kinds", [1, 3])
+def test_logits_are_those_of_numpy(kinds):
+    head = PairsHead(cells=CELLS, kinds=kinds)
+    features = jax.random.normal(jax.random.key(0), (SAMPLES, CELLS * kinds * FEATURES))
     params = head.init(jax.random.key(1), features, None, (SAMPLES, 1))
     params["params"]["from"]["bias"] = jnp.arange(5.0)
     logits = np.asarray(head.apply(params, features, None, (SAMPLES, 1)).logits)
     own = jax.tree.map(np.asarray, params["params"])
-    cells = np.asarray(features).reshape(SAMPLES, CELLS, FEATURES)
+    cells = np.asarray(features).reshape(SAMPLES, CELLS, kinds, FEATURES)
     q, k = (cells @ own[name]["kernel"] + own[name]["bias"] for name in ("from", "to"))
     assert logits.shape == (SAMPLES, 1, CELLS**2)
     for sample, origin, target in itertools.product(range(SAMPLES), (0, 13, CELLS - 1), (0, 10, 11, CELLS - 2)):
-        expected = q[sample, origin] @ k[sample, target] / np.sqrt(FEATURES)
+        expected = (q[sample, origin] * k[sample, target]).sum() / np.sqrt(kinds * FEATURES)
         assert logits[sample, 0, origin * CELLS + target] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     np.testing.assert_allclose(own["to"]["kernel"].T @ own["to"]["kernel"], POLICY_GAIN**2 * np.eye(5), atol=1e-8)
 
@@ -62,6 +65,45 @@ def test_a_shifted_image_shifts_the_logits(policy):
         after[:, moved_rows, moved_columns, moved_rows, moved_columns], inner, rtol=1e-3, atol=1e-4
     )
     assert inner.shape == (SAMPLES, 2, 4, 2, 4) and inner.std() > 0.1
+
+
+def test_kinds_pass_through_the_same_weights():
+    """Kinds exchanged, with all their planes: the policy makes no difference of it, the value neither."""
+    kinds, planes, order = 3, 2, np.array([2, 0, 1])
+    config = dataclasses.replace(CONFIG, cnn_kinds=kinds)
+    shape = (HEIGHT, WIDTH, planes * kinds)
+    image = np.random.default_rng(5).normal(size=(SAMPLES, *shape)).astype(np.float32)
+    exchanged = np.concatenate([image[..., plane * kinds + order] for plane in range(planes)], axis=-1)
+    one_plane_exchanged = np.concatenate([image[..., order], image[..., kinds:]], axis=-1)
+    actor, critic = Actor(config, shape, Discrete(CELLS**2)), Critic(config, shape)
+    for network, rest, outcome in ((actor, (None,), lambda d: d.logits), (critic, (), lambda value: value)):
+        params = network.init(jax.random.key(2), (), jnp.asarray(image), *rest)
+        first, same, other = (
+            np.asarray(outcome(network.apply(params, (), each, *rest)[1]))
+            for each in map(jnp.asarray, (image, exchanged, one_plane_exchanged))
+        )
+        np.testing.assert_allclose(same, first, rtol=1e-3, atol=1e-5)
+        assert np.abs(other - first).max() > 0.01 * first.std()
+    # What the convolutions see, written out: own planes, then the sums over all kinds.
+    seen = by_kind(jnp.asarray(image), kinds).reshape(SAMPLES, kinds, HEIGHT, WIDTH, 2 * planes)
+    assert seen[1, 2, 3, 4].tolist() == pytest.approx(
+        [image[1, 3, 4, 2], image[1, 3, 4, 5], image[1, 3, 4, :3].sum(), image[1, 3, 4, 3:].sum()], rel=1e-5
+    )
+    with pytest.raises(ValueError, match=r"network\.cnn_kinds must divide the image's 6 channels, not 5"):
+        make_torso(dataclasses.replace(CONFIG, cnn_kinds=5), shape)
+
+
+def test_features_of_a_cell_begin_with_its_own_channels():
+    """Cell by cell, kind by kind: own planes and sums, then the convolutions' features."""
+    shape, kinds = (HEIGHT, WIDTH, 4), 2
+    torso = make_torso(dataclasses.replace(CONFIG, cnn_kinds=kinds), shape, of_cells=True)
+    image = jax.random.normal(jax.random.key(4), (SAMPLES, *shape))
+    features, _ = torso.init_with_output(jax.random.key(5), image)
+    laid_out = np.asarray(features).reshape(SAMPLES, HEIGHT, WIDTH, kinds, 4 + CONFIG.cnn_channels[-1])
+    for kind in range(kinds):
+        own = np.asarray(image)[..., kind::kinds]
+        np.testing.assert_array_equal(laid_out[..., kind, :2], own)
+    assert (laid_out[..., 4:] >= 0).all()
 
 
 def test_gradients_reach_all_parameters_from_the_start():
