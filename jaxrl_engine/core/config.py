@@ -90,10 +90,17 @@ class NetworkConfig:
     """Nonlinearity after each hidden layer."""
     cnn_channels: tuple[int, ...] = (16,)
     """Channels of the 3×3 convolutions of the cnn torso."""
+    cnn_kinds: int = 1
+    """The image's channels are of so many interchangeable kinds, such as colours: channel i is of kind i mod cnn_kinds.
+    The same convolutions then serve each kind, which they see beside the sum over all."""
     recurrent: Literal["none", "gru"] = "none"
     """Put a recurrent layer between torso and head; it is cleared where an episode starts."""
     recurrent_size: int = 64
     """Width of the recurrent layer."""
+    head: Literal["auto", "dense", "pairs"] = "auto"
+    """Discrete policies. dense: a logit per action from the hidden layers. pairs: actions that are pairs of cells of an
+    image (a ball from here to there) are scored by what the cnn's last layer says of the two cells; hidden_sizes then
+    serve the critic alone. auto: pairs where the observation is an image of n cells and there are n² actions."""
     gaussian: Literal["diagonal", "tanh"] = "diagonal"
     """Continuous actions: a diagonal Gaussian whose samples are clipped, or one squashed by tanh."""
     initial_log_std: float = 0.0
@@ -106,7 +113,9 @@ class NetworkConfig:
             sizes = getattr(self, name)
             valid = len(sizes) > 0 and all(isinstance(size, int) and size >= 1 for size in sizes)
             require(valid, f"network.{name}", "one or more whole numbers >= 1", sizes)
-        _positive_int(self, "network.", "recurrent_size")
+        _positive_int(self, "network.", "recurrent_size", "cnn_kinds")
+        of_cells = self.torso != "mlp" and self.recurrent == "none"
+        require(self.head != "pairs" or of_cells, "network.head", "auto or dense with an mlp or a gru", self.head)
         _in_range(self, "network.", -20.0, 5.0, "initial_log_std")
 
 

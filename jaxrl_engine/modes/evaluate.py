@@ -1,5 +1,6 @@
 """Whole episodes under a fixed policy: own environments, own keys, nothing learned and no statistics moved."""
 
+import math
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -64,16 +65,44 @@ def uniform_action(space: ActionSpace, timestep: TimeStep, key: Key[Array, ""]) 
         mask = jnp.ones((*batch, sum(nvec)), bool)
     start, choices = 0, []
     for width, subkey in zip(nvec, jax.random.split(key, len(nvec)), strict=True):
-        choices.append(_one_of(mask[..., start : start + width], subkey))
+        choices.append(one_of(mask[..., start : start + width], subkey))
         start += width
     return choices[0] if isinstance(space, Discrete) else jnp.stack(choices, axis=-1)
 
 
-def _one_of(allowed: Bool[Array, "*batch n"], key: Key[Array, ""]) -> Int[Array, "*batch"]:
-    """Draw one of the allowed choices by its rank: one random number per row, whatever the number of choices."""
-    ranks = jnp.cumsum(allowed, axis=-1)
-    wanted = jnp.floor(jax.random.uniform(key, allowed.shape[:-1]) * ranks[..., -1]).astype(jnp.int32)
-    return jnp.argmax(ranks > jnp.minimum(wanted, ranks[..., -1] - 1)[..., None], axis=-1).astype(jnp.int32)
+def one_of(allowed: Bool[Array, "*batch n"], key: Key[Array, ""]) -> Int[Array, "*batch"]:
+    """Draw one of the allowed choices uniformly, 0 where there is none. The key is consumed."""
+    folded = _fold(allowed)
+    narrow = jnp.uint8 if folded.shape[-2] < 256 else jnp.int32  # four times as many sums per instruction
+    counts = folded.sum(axis=-2, dtype=narrow).astype(jnp.int32)
+    rank = jax.random.randint(key, allowed.shape[:-1], 0, jnp.maximum(counts.sum(axis=-1), 1))
+    return _choice_of_rank(folded, counts, rank)
+
+
+def _fold(allowed: Bool[Array, "*batch n"]) -> Bool[Array, "*batch rows columns"]:
+    """Lay `n` choices out in √n columns, the last row filled up with forbidden ones."""
+    *batch, width = allowed.shape
+    columns = math.isqrt(width - 1) + 1
+    filled = jnp.pad(allowed, [(0, 0)] * len(batch) + [(0, -width % columns)])
+    return filled.reshape(*batch, -1, columns)
+
+
+def _choice_of_rank(
+    folded: Bool[Array, "*batch rows columns"], counts: Int[Array, "*batch columns"], rank: Int[Array, "*batch"]
+) -> Int[Array, "*batch"]:
+    """Return the allowed choice of this rank, counted down the columns one after the other; 0 where there is none.
+
+    Only the column that holds it is summed up place by place: a cumulative sum of thousands of choices takes longer
+    than a step of the world that offers them.
+    """
+    columns = counts.shape[-1]
+    up_to = jnp.cumsum(counts, axis=-1)
+    passed = up_to <= rank[..., None]
+    column = jnp.minimum(passed.sum(axis=-1), columns - 1)
+    rest = rank - jnp.sum(counts, axis=-1, where=passed)
+    within = jnp.take_along_axis(folded, column[..., None, None], axis=-1)[..., 0]
+    row = (jnp.cumsum(within, axis=-1) <= rest[..., None]).sum(axis=-1)
+    return jnp.where(up_to[..., -1] > 0, row * columns + column, 0).astype(jnp.int32)
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.spaces import ActionSpace
 from jaxrl_engine.core.types import PyTree
 from jaxrl_engine.nets.dense import Dense
-from jaxrl_engine.nets.heads import make_head
+from jaxrl_engine.nets.heads import make_head, takes_pairs
 from jaxrl_engine.nets.torsos import make_torso
 from jaxrl_engine.ops.distributions import Distribution
 
@@ -39,8 +39,10 @@ class Actor(nn.Module):
     def __call__(
         self, carry: PyTree, observation: Float[Array, "..."], mask: Bool[Array, "*batch n"] | None
     ) -> tuple[PyTree, Distribution]:
-        carry, features, batch = _features(self.config, self.observation_shape, carry, observation)
-        return carry, make_head(self.config, self.action)(features, mask, batch)
+        shape = self.observation_shape
+        of_cells = takes_pairs(self.config, shape, self.action)
+        carry, features, batch = _features(self.config, shape, carry, observation, of_cells)
+        return carry, make_head(self.config, shape, self.action)(features, mask, batch)
 
 
 class Critic(nn.Module):
@@ -56,7 +58,11 @@ class Critic(nn.Module):
 
 
 def _features(
-    config: NetworkConfig, observation_shape: tuple[int, ...], carry: PyTree, observation: Float[Array, "..."]
+    config: NetworkConfig,
+    observation_shape: tuple[int, ...],
+    carry: PyTree,
+    observation: Float[Array, "..."],
+    of_cells: bool = False,
 ) -> tuple[PyTree, Float[Array, "samples H"], tuple[int, ...]]:
     """Torso and recurrence over `[*batch, *observation_shape]`; returns the memory, the features and `batch`.
 
@@ -64,7 +70,7 @@ def _features(
     CPU, forwards and backwards.
     """
     batch = observation.shape[: observation.ndim - len(observation_shape)]
-    features = make_torso(config, observation_shape)(observation.reshape(-1, *observation_shape))
+    features = make_torso(config, observation_shape, of_cells)(observation.reshape(-1, *observation_shape))
     if config.recurrent == "none":
         return carry, features.astype(jnp.float32), batch
     memory = carry.reshape(-1, carry.shape[-1])

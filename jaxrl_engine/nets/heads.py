@@ -32,6 +32,32 @@ class DiscreteHead(nn.Module):
         return MultiDiscrete(logits=logits, mask=mask, nvec=self.nvec)
 
 
+class PairsHead(nn.Module):
+    """Logits of all ordered pairs of an image's cells, action = from · cells + to.
+
+    logit[f, t] = Σ_kinds q_f · k_t / √(kinds · D), where q and k are affine in the D features a cell has of a kind,
+    with the same weights for all cells and kinds (their biases let a cell count whatever the other is). What is learned
+    about one place so holds for all, and the weights do not grow with the image. Source: the scores of Vaswani et al.
+    2017, arXiv:1706.03762, §3.2.1.
+    """
+
+    cells: int
+    kinds: int = 1
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "samples H"], mask: Bool[Array, "*batch n"] | None, batch: tuple[int, ...]
+    ) -> Distribution:
+        length = features.shape[-1] // self.cells
+        size = length // self.kinds
+        each = features.reshape(-1, size)
+        # One factor alone starts small: with both so, the gradients of both would be.
+        origin, target = Dense(size, 1.0, name="from")(each), Dense(size, POLICY_GAIN, name="to")(each)
+        origin, target = (x.reshape(-1, self.cells, length) for x in (origin, target))
+        logits = jnp.einsum("sfd,std->sft", origin, target) / length**0.5
+        return Categorical(logits=logits.reshape(*batch, -1), mask=mask)
+
+
 class GaussianHead(nn.Module):
     """Mean from the features, standard deviation a parameter of its own that no state changes."""
 
@@ -47,12 +73,28 @@ class GaussianHead(nn.Module):
         return family(mean=mean, log_std=jnp.broadcast_to(log_std, mean.shape))
 
 
-def make_head(config: NetworkConfig, action: ActionSpace) -> nn.Module:
+def takes_pairs(config: NetworkConfig, observation_shape: tuple[int, ...], action: ActionSpace) -> bool:
+    """Say whether the policy scores pairs of an image's cells.
+
+    Raises:
+        ValueError: that was asked for, but the observation is no image or the actions are not its pairs.
+    """
+    cells = int(np.prod(observation_shape[:2]))
+    possible = len(observation_shape) == 3 and isinstance(action, Discrete) and action.n == cells**2
+    if config.head == "pairs" and not possible:
+        allowed = f"auto or dense for observations of shape {observation_shape} and actions {action}"
+        raise ValueError(f"network.head must be {allowed}, not 'pairs'")
+    return possible and config.head != "dense" and config.torso != "mlp" and config.recurrent == "none"
+
+
+def make_head(config: NetworkConfig, observation_shape: tuple[int, ...], action: ActionSpace) -> nn.Module:
     """Choose the head for an action space.
 
     Raises:
-        ValueError: a squashed Gaussian was asked for actions without bounds.
+        ValueError: a squashed Gaussian was asked for actions without bounds, or pairs of cells where there are none.
     """
+    if takes_pairs(config, observation_shape, action):
+        return PairsHead(int(np.prod(observation_shape[:2])), config.cnn_kinds)
     if isinstance(action, Discrete):
         return DiscreteHead(nvec=(action.n,), joint=True)
     if not isinstance(action, Box):

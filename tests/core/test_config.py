@@ -38,6 +38,7 @@ WRONG = [
     ("ppo.", PPOConfig, "adam_epsilon", [0.0, -1.0, 2.0, NAN]),
     ("network.", NetworkConfig, "hidden_sizes", [(), (0,), (64, -1), (64.0,)]),
     ("network.", NetworkConfig, "cnn_channels", [(), (0,), (16, -1), (16.0,)]),
+    ("network.", NetworkConfig, "cnn_kinds", [0, -1, 7.0]),
     ("network.", NetworkConfig, "recurrent_size", [0, -1, 64.0]),
     ("network.", NetworkConfig, "initial_log_std", [-21.0, 6.0, NAN]),
     ("evaluation.", EvaluationConfig, "episodes", [0, -1, 2.0]),
@@ -108,6 +109,13 @@ def test_recurrent_minibatches_are_whole_environments():
     with pytest.raises(ValueError, match="divides num_envs = 6, not 4"):
         Config(num_envs=6, num_steps=32, network=recurrent)
     Config(num_envs=8, num_steps=3, network=recurrent)
+
+
+@pytest.mark.parametrize("without_cells", [{"torso": "mlp"}, {"recurrent": "gru"}])
+def test_pairs_need_the_cells_of_a_cnn(without_cells):
+    with pytest.raises(ValueError, match=r"network\.head must be auto or dense with an mlp or a gru, not 'pairs'"):
+        NetworkConfig(head="pairs", **without_cells)
+    NetworkConfig(head="pairs")
 
 
 def test_derived_numbers():

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 from color_lines_boards import CELLS, CHANCE, SIDE, board_of, flat, nearly_full, turn
 
 from jaxrl_engine.envs.color_lines.env import METRICS, ColorLines
-from jaxrl_engine.envs.color_lines.mask import areas, legal_moves, marginals, random_move
+from jaxrl_engine.envs.color_lines.mask import areas, legal_moves, marginals
 from jaxrl_engine.envs.color_lines.rules import EMPTY, Chance, find_lines
 from jaxrl_engine.envs.vector import VectorEnv
 from tests.reference import color_lines as reference
@@ -41,18 +40,6 @@ def test_the_longest_way_is_found():
     legal = np.asarray(legal_moves(jnp.asarray(numbers)))
     assert legal[2].sum() == 81 - 4  # the ball in the wall reaches both areas
     assert legal[9].sum() == 81 - 4 and not legal[0].any()
-
-
-def test_random_moves_are_uniform_over_the_legal_ones():
-    board = jnp.asarray(
-        board_of("1........ 2.0000000 .00000000 000000000 000000000 000000000 00000000. 00000000. 00000000.")
-    )
-    legal = legal_moves(areas(board))
-    moves = np.asarray(jax.jit(jax.vmap(random_move, (0, None)))(jax.random.split(jax.random.key(1), 20011), legal))
-    allowed = np.flatnonzero(np.asarray(legal))
-    counts = np.bincount(np.searchsorted(allowed, moves), minlength=len(allowed))
-    assert np.isin(moves, allowed).all() and scipy.stats.chisquare(counts).pvalue > 0.001
-    assert random_move(jax.random.key(1), jnp.zeros((CELLS, CELLS), bool)) == 0
 
 
 # --- boards by hand -------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import scipy.stats
 from color_lines_boards import CELLS, SIDE, nearly_full
 
 from jaxrl_engine.envs.color_lines.env import METRICS, ColorLines
-from jaxrl_engine.envs.color_lines.mask import legal_moves, random_move
+from jaxrl_engine.envs.color_lines.mask import legal_moves
 from jaxrl_engine.envs.color_lines.rules import EMPTY, draw, play, start_board
+from jaxrl_engine.modes.evaluate import one_of
 from tests.reference import color_lines as reference
 
 # --- the plain Python game ------------------------------------------------------------------------------------------
@@ -40,7 +41,7 @@ def play_at_random(env, few_colours):
         key_start, key_draw, key_move, key_wild, key_any = jax.random.split(key, 5)
         chance = draw(key_draw)
         chance = chance.replace(colours=chance.colours * (few_colours / 7))
-        good = random_move(key_move, legal_moves(state.areas))
+        good = one_of(legal_moves(state.areas).reshape(-1), key_move)
         wild = jax.random.randint(key_any, (), -50, CELLS * CELLS + 50)
         action = jnp.where(jax.random.uniform(key_wild) < 0.2, wild, good)
         given = action[None] if env.actions == "flat" else jnp.stack([action // CELLS, action % CELLS])[None]
@@ -134,7 +135,8 @@ def test_random_play_has_the_published_statistics():
     def step(carry, key):
         state, total, running = carry
         key_move, key_draw = jax.random.split(key)
-        after, timestep = env.step_with(draw(key_draw), state, random_move(key_move, legal_moves(state.areas))[None])
+        move = one_of(legal_moves(state.areas).reshape(-1), key_move)
+        after, timestep = env.step_with(draw(key_draw), state, move[None])
         keep = lambda new, old: jnp.where(running, new, old)  # noqa: E731
         return (jax.tree.map(keep, after, state), total + running * timestep.reward[0], running & ~timestep.done), ()
 

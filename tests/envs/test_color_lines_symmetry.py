@@ -9,8 +9,9 @@ from hypothesis import given, strategies as st
 
 from jaxrl_engine.envs.color_lines import symmetry
 from jaxrl_engine.envs.color_lines.env import ColorLines
-from jaxrl_engine.envs.color_lines.mask import areas, legal_moves, random_move
+from jaxrl_engine.envs.color_lines.mask import areas, legal_moves
 from jaxrl_engine.envs.color_lines.rules import EMPTY, find_lines
+from jaxrl_engine.modes.evaluate import one_of
 
 # --- symmetries -----------------------------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ def test_a_turn_commutes_with_symmetries(seed):
         np.testing.assert_array_equal(image_state.board, _jit_image(chosen, jnp.asarray(state.board), action)[0])
 
 
-_jit_move = jax.jit(lambda key, board: random_move(key, legal_moves(areas(board))))
+_jit_move = jax.jit(lambda key, board: one_of(legal_moves(areas(board)).reshape(-1), key))
 _jit_image = jax.jit(
     lambda chosen, board, action: (
         symmetry.transform_board(chosen, board), symmetry.transform_action(chosen, action)

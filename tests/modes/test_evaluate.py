@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from jaxrl_engine.core.spaces import Box, Discrete, MultiDiscrete
 from jaxrl_engine.envs.vector import VectorEnv
-from jaxrl_engine.modes.evaluate import EpisodeResults, evaluate, uniform_action
+from jaxrl_engine.modes.evaluate import EpisodeResults, evaluate, one_of, uniform_action
 from jaxrl_engine.modes.session import as_plain, evaluation_points, per_run, summarize
 
 EPISODES = 13
@@ -58,6 +59,34 @@ def test_uniform_actions_cover_what_is_allowed_and_nothing_else(walk):
     box = uniform_action(Box(shape=(2,), low=(-1.0, 2.0), high=(1.0, 6.0)), shown, jax.random.key(1))
     np.testing.assert_allclose(box.mean(axis=(0, 1)), [0.0, 4.0], atol=0.08)
     np.testing.assert_allclose(box.std(axis=(0, 1)), [2 / 12**0.5, 4 / 12**0.5], atol=0.05)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 13, 49, 50, 6561, 65537])
+def test_every_rank_is_one_allowed_choice(width, monkeypatch):
+    """Uniform ranks are then uniform choices: each allowed one has exactly one rank."""
+    random = np.random.default_rng(width)
+    allowed = random.uniform(size=width) < min(1.0, 101 / width)
+    allowed[random.integers(width)] = True
+    count = allowed.sum()
+
+    def ranks(key, shape, low, high):
+        np.testing.assert_array_equal(high, np.full(shape, count))
+        return jnp.arange(low, count)
+
+    monkeypatch.setattr(jax.random, "randint", ranks)
+    chosen = one_of(jnp.broadcast_to(jnp.asarray(allowed), (count, width)), jax.random.key(0))
+    np.testing.assert_array_equal(np.sort(chosen), np.flatnonzero(allowed))
+
+
+def test_draws_are_uniform_over_each_row_and_0_where_nothing_is_allowed():
+    rows = np.zeros((3, 1, 131), bool)
+    rows[0, 0, [2, 3, 5, 7, 11, 13, 127, 130]], rows[1] = True, True
+    draw = jax.jit(jax.vmap(lambda key: one_of(jnp.asarray(rows), key)))
+    chosen = np.asarray(draw(jax.random.split(jax.random.key(5), 20011)))
+    assert chosen.shape == (20011, 3, 1) and chosen.dtype == np.int32 and not chosen[:, 2].any()
+    for row in range(2):
+        counts = np.bincount(chosen[:, row, 0], minlength=131)
+        assert not counts[~rows[row, 0]].any() and scipy.stats.chisquare(counts[rows[row, 0]]).pvalue > 0.001
 
 
 def test_summary_of_two_runs_by_hand():

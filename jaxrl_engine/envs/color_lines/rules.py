@@ -27,6 +27,7 @@ STRIDE = SIDE + 1
 """Boards are walked flat, with a wall to the right and below: a step in any direction stays on the board or hits it."""
 
 DIRECTIONS = (1, STRIDE, STRIDE + 1, STRIDE - 1)  # right, down, and the two diagonals downward
+MARGIN = (LINE - 1) * max(DIRECTIONS)  # places of a flat board between the two ends of a line, at most
 
 Scoring = Literal["code", "readme"]
 Freeze = Literal["fixed", "original"]
@@ -60,28 +61,27 @@ def walled(cells: Shaped[Array, "9 9"], wall: int) -> Shaped[Array, "100"]:
     return jnp.pad(cells, ((0, 1), (0, 1)), constant_values=wall).reshape(-1)
 
 
-def _ahead(cells: Shaped[Array, "100"], steps: int, beyond: int) -> Shaped[Array, "100"]:
-    """What lies so many places further on in the flat board, for every place."""
-    return jax.lax.pad(cells, jnp.asarray(beyond, cells.dtype), [(-steps, steps, 0)])
-
-
 def unwalled(cells: Shaped[Array, "100"]) -> Shaped[Array, "9 9"]:
     """Undo `walled`."""
     return cells.reshape(STRIDE, STRIDE)[:SIDE, :SIDE]
 
 
 def find_lines(board: Int8[Array, "9 9"]) -> Lines:
-    """Find every window of two to six cells, and the cells of those of five."""
-    cells = walled(board, EMPTY)
-    complete, counts = jnp.zeros(cells.shape, bool), []
+    """Find every window of two to six cells, and the cells of those of five.
+
+    Wide margins let every shift be a slice: shifts that pad anew take three times as long on a CPU.
+    """
+    cells = jnp.pad(walled(board, EMPTY), MARGIN, constant_values=EMPTY)
+    complete, counts = jnp.zeros(STRIDE * STRIDE, bool), []
     for direction in DIRECTIONS:
-        pair = (cells == _ahead(cells, direction, EMPTY)) & (cells != EMPTY)
-        windows = [pair]
-        for reach in range(1, 5):
-            windows.append(windows[-1] & _ahead(pair, reach * direction, False))
-        counts.append(jnp.stack([starts.sum(dtype=jnp.uint8) for starts in windows]).astype(jnp.int32))
+        windows = [(cells[:-direction] == cells[direction:]) & (cells[:-direction] != EMPTY)]
+        for reach in range(1, LINE):
+            windows.append(windows[-1][:-direction] & windows[0][reach * direction :])
+        starts = [each[MARGIN : MARGIN + STRIDE * STRIDE] for each in windows]
+        counts.append(jnp.stack([each.sum(dtype=jnp.uint8) for each in starts]).astype(jnp.int32))
         for reach in range(LINE):
-            complete |= _ahead(windows[3], -reach * direction, False)
+            first = MARGIN - reach * direction
+            complete |= windows[LINE - 2][first : first + STRIDE * STRIDE]
     return Lines(complete=unwalled(complete), windows=jnp.stack(counts).sum(axis=0))
 
 
