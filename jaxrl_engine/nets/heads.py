@@ -35,26 +35,29 @@ class DiscreteHead(nn.Module):
 class PairsHead(nn.Module):
     """Logits of all ordered pairs of an image's cells, action = from · cells + to.
 
-    logit[f, t] = Σ_kinds q_f · k_t / √(kinds · D), where q and k are affine in the D features a cell has of a kind,
-    with the same weights for all cells and kinds (their biases let a cell count whatever the other is). What is learned
-    about one place so holds for all, and the weights do not grow with the image. Source: the scores of Vaswani et al.
-    2017, arXiv:1706.03762, §3.2.1.
+        logit[f, t] = Σ_c o_fc (G_tc + A_fc),   c over all channels of the image
+
+    o are the channels of the cell itself, what lies there; G and A are affine in a cell's features, with the same
+    weights for all cells and kinds: how well it would lie over there, and how badly it lies here. What is learned about
+    one place so holds for all, and the weights do not grow with the image. Only one factor of the product is learned:
+    with two (queries and keys, Vaswani et al. 2017) plain preferences for a place are found first, and the entropy is
+    spent before their product is.
     """
 
     cells: int
+    own: int  # channels of the image of each kind, the first of a cell's features
     kinds: int = 1
 
     @nn.compact
     def __call__(
         self, features: Float[Array, "samples H"], mask: Bool[Array, "*batch n"] | None, batch: tuple[int, ...]
     ) -> Distribution:
-        length = features.shape[-1] // self.cells
-        size = length // self.kinds
+        size = features.shape[-1] // (self.cells * self.kinds)
         each = features.reshape(-1, size)
-        # One factor alone starts small: with both so, the gradients of both would be.
-        origin, target = Dense(size, 1.0, name="from")(each), Dense(size, POLICY_GAIN, name="to")(each)
-        origin, target = (x.reshape(-1, self.cells, length) for x in (origin, target))
-        logits = jnp.einsum("sfd,std->sft", origin, target) / length**0.5
+        worth = Dense(2 * self.own, POLICY_GAIN, name="worth")(each)
+        shape = (-1, self.cells, self.kinds * self.own)
+        lying, there, here = (x.reshape(shape) for x in (each[:, : self.own], *jnp.split(worth, 2, axis=-1)))
+        logits = jnp.einsum("sfc,stc->sft", lying, there) + (lying * here).sum(axis=-1)[..., None]
         return Categorical(logits=logits.reshape(*batch, -1), mask=mask)
 
 
@@ -94,7 +97,8 @@ def make_head(config: NetworkConfig, observation_shape: tuple[int, ...], action:
         ValueError: a squashed Gaussian was asked for actions without bounds, or pairs of cells where there are none.
     """
     if takes_pairs(config, observation_shape, action):
-        return PairsHead(int(np.prod(observation_shape[:2])), config.cnn_kinds)
+        cells, kinds = int(np.prod(observation_shape[:2])), config.cnn_kinds
+        return PairsHead(cells, observation_shape[-1] // kinds, kinds)
     if isinstance(action, Discrete):
         return DiscreteHead(nvec=(action.n,), joint=True)
     if not isinstance(action, Box):

@@ -33,19 +33,25 @@ def policy():
 
 @pytest.mark.parametrize("kinds", [1, 3])
 def test_logits_are_those_of_numpy(kinds):
-    head = PairsHead(cells=CELLS, kinds=kinds)
+    own = 2
+    head = PairsHead(cells=CELLS, own=own, kinds=kinds)
     features = jax.random.normal(jax.random.key(0), (SAMPLES, CELLS * kinds * FEATURES))
     params = head.init(jax.random.key(1), features, None, (SAMPLES, 1))
-    params["params"]["from"]["bias"] = jnp.arange(5.0)
+    params["params"]["worth"]["bias"] = jnp.arange(4.0)
     logits = np.asarray(head.apply(params, features, None, (SAMPLES, 1)).logits)
-    own = jax.tree.map(np.asarray, params["params"])
+    kernel = np.asarray(params["params"]["worth"]["kernel"])
     cells = np.asarray(features).reshape(SAMPLES, CELLS, kinds, FEATURES)
-    q, k = (cells @ own[name]["kernel"] + own[name]["bias"] for name in ("from", "to"))
+    worth = cells @ kernel + np.arange(4.0)
     assert logits.shape == (SAMPLES, 1, CELLS**2)
     for sample, origin, target in itertools.product(range(SAMPLES), (0, 13, CELLS - 1), (0, 10, 11, CELLS - 2)):
-        expected = (q[sample, origin] * k[sample, target]).sum() / np.sqrt(kinds * FEATURES)
-        assert logits[sample, 0, origin * CELLS + target] == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    np.testing.assert_allclose(own["to"]["kernel"].T @ own["to"]["kernel"], POLICY_GAIN**2 * np.eye(5), atol=1e-8)
+        lying, there, here = (
+            cells[sample, origin, :, :own],
+            worth[sample, target, :, :own],
+            worth[sample, origin, :, own:],
+        )
+        expected = (lying * (there + here)).sum()
+        assert logits[sample, 0, origin * CELLS + target] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    np.testing.assert_allclose(kernel.T @ kernel, POLICY_GAIN**2 * np.eye(4), atol=1e-8)
 
 
 def test_a_shifted_image_shifts_the_logits(policy):
@@ -113,7 +119,7 @@ def test_gradients_reach_all_parameters_from_the_start():
     actions = jnp.array([3, CELLS**2 - 7])
     gradient = jax.grad(lambda params: actor.apply(params, (), image, None)[1].log_prob(actions).sum())(params)
     names = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradient)}
-    assert len(names) == 8 and all(np.abs(leaf).max() > 1e-5 for leaf in names.values()), names
+    assert len(names) == 6 and all(np.abs(leaf).max() > 1e-5 for leaf in names.values()), names
     assert not any("MLP" in name for name in names)
 
 
