@@ -65,5 +65,8 @@ STUDIES = {
             "reacher_mixed", "reacher, fresh bodies of 2-8 links", "reacher_mixed.yaml", 5, 0.9, (),
             metric="success_rate",
         ),
+        Study(
+            "color_lines", "Color Lines", "color_lines.yaml", 3, 4.5, (Reference("random play", 0.90),), metric="score",
+        ),
     )
 }  # fmt: skip
