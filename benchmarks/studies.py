@@ -66,7 +66,7 @@ STUDIES = {
             metric="success_rate",
         ),
         Study(
-            "color_lines", "Color Lines", "color_lines.yaml", 3, 4.5, (Reference("random play", 0.90),), metric="score",
+            "color_lines", "Color Lines", "color_lines.yaml", 1, 4.5, (Reference("random play", 0.90),), metric="score",
         ),
     )
 }  # fmt: skip
