@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from jaxrl_engine.core.config import PPOConfig
+from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree
 from jaxrl_engine.ops.running_stats import RunningStatistics

@@ -8,74 +8,21 @@ import dataclasses
 import math
 from typing import Literal
 
+from jaxrl_engine.core.algo_config import PPOConfig
+from jaxrl_engine.core.checks import require, require_positive_int, require_range
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "EnvValue",
+    "EvaluationConfig",
+    "LoggingConfig",
+    "NetworkConfig",
+    "PPOConfig",
+    "require",
+]
+
 EnvValue = int | float | bool | str
-
-
-def require(condition: bool, field: str, allowed: str, value: object) -> None:
-    """Raise `ValueError` naming the field, what is allowed and what was given, unless the condition holds."""
-    if not condition:
-        raise ValueError(f"{field} must be {allowed}, not {value!r}")
-
-
-def _positive_int(config: object, group: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        require(valid, f"{group}{name}", "a whole number >= 1", value)
-
-
-def _in_range(config: object, group: str, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        valid = isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
-        bounds = f"a number >= {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
-        require(valid, f"{group}{name}", bounds, value)
-
-
-@dataclasses.dataclass(frozen=True)
-class PPOConfig:
-    """Proximal policy optimisation (Schulman et al. 2017)."""
-
-    learning_rate: float = 1e-3
-    """Adam's step size."""
-    anneal_learning_rate: bool = True
-    """Let the step size fall linearly to zero over the run (counted in minibatch steps)."""
-    gamma: float = 0.99
-    """Discount per environment step."""
-    gae_lambda: float = 0.95
-    """λ of generalised advantage estimation."""
-    clip_epsilon: float = 0.2
-    """Half-width of the interval the probability ratio is clipped to."""
-    clip_value: bool = False
-    """Clip the value loss around the old value too (off: ablations find it unhelpful)."""
-    entropy_coefficient: float = 0.0
-    """Weight of the entropy bonus."""
-    value_coefficient: float = 0.5
-    """Weight of the value loss."""
-    max_grad_norm: float = 0.5
-    """Gradients are scaled so that their global norm is at most this."""
-    num_epochs: int = 4
-    """Passes over each rollout."""
-    num_minibatches: int = 4
-    """Gradient steps per pass."""
-    accumulate_gradients: int = 1
-    """Split each minibatch into this many parts and sum their gradients: less memory, the same step."""
-    normalize_advantages: bool = True
-    """Zero mean and unit deviation per minibatch."""
-    normalize_observations: bool = True
-    """Standardise observations by running statistics, frozen during a rollout and its update."""
-    normalize_rewards: bool = True
-    """Divide rewards by the running deviation of the discounted return (raw returns of 100 saturate a tanh critic)."""
-    adam_epsilon: float = 1e-5
-    """Adam's ε."""
-
-    def __post_init__(self) -> None:
-        group = "ppo."
-        _in_range(self, group, 0.0, math.inf, "learning_rate", "entropy_coefficient", "value_coefficient")
-        _in_range(self, group, 0.0, 1.0, "gamma", "gae_lambda")
-        _in_range(self, group, 1e-6, math.inf, "clip_epsilon", "max_grad_norm")
-        _in_range(self, group, 1e-12, 1.0, "adam_epsilon")
-        _positive_int(self, group, "num_epochs", "num_minibatches", "accumulate_gradients")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +53,8 @@ class NetworkConfig:
             sizes = getattr(self, name)
             valid = len(sizes) > 0 and all(isinstance(size, int) and size >= 1 for size in sizes)
             require(valid, f"network.{name}", "one or more whole numbers >= 1", sizes)
-        _positive_int(self, "network.", "recurrent_size")
-        _in_range(self, "network.", -20.0, 5.0, "initial_log_std")
+        require_positive_int(self, "network.", "recurrent_size")
+        require_range(self, "network.", -20.0, 5.0, "initial_log_std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +69,7 @@ class EvaluationConfig:
     """An episode of a world without a time limit is cut here (and counted as cut)."""
 
     def __post_init__(self) -> None:
-        _positive_int(self, "evaluation.", "episodes", "max_steps")
+        require_positive_int(self, "evaluation.", "episodes", "max_steps")
         require(self.count >= 0, "evaluation.count", "a whole number >= 0", self.count)
 
 
@@ -136,8 +83,8 @@ class CheckpointConfig:
     """Newest checkpoints kept, besides the one that evaluated best."""
 
     def __post_init__(self) -> None:
-        _in_range(self, "checkpoint.", 0.0, math.inf, "every_seconds")
-        _positive_int(self, "checkpoint.", "keep")
+        require_range(self, "checkpoint.", 0.0, math.inf, "every_seconds")
+        require_positive_int(self, "checkpoint.", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +138,7 @@ class Config:
 
     def __post_init__(self) -> None:
         counts = ("total_steps", "num_envs", "num_steps", "num_seeds", "max_skipped_updates")
-        _positive_int(self, "", *counts)
+        require_positive_int(self, "", *counts)
         valid_seed = isinstance(self.seed, int) and 0 <= self.seed < 2**31
         require(valid_seed, "seed", "a whole number from 0 to 2147483647", self.seed)
         parts = self.ppo.num_minibatches * self.ppo.accumulate_gradients

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 
-def load_unhooked():
-    """The module as its users have it: under the tests' hook a value of a wrong type never reaches its checks."""
-    path = Path(__file__).parents[2] / "jaxrl_engine" / "core" / "config.py"
-    spec = importlib.util.spec_from_file_location("unhooked_config", path)
+def load_unhooked(name):
+    """A module as its users have it: under the tests' hook a value of a wrong type never reaches its checks."""
+    path = Path(__file__).parents[2] / "jaxrl_engine" / "core" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"unhooked_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-unhooked = load_unhooked()
+unhooked = load_unhooked("config")
 CheckpointConfig, Config, EvaluationConfig = unhooked.CheckpointConfig, unhooked.Config, unhooked.EvaluationConfig
-LoggingConfig, NetworkConfig, PPOConfig = unhooked.LoggingConfig, unhooked.NetworkConfig, unhooked.PPOConfig
+LoggingConfig, NetworkConfig = unhooked.LoggingConfig, unhooked.NetworkConfig
+PPOConfig = load_unhooked("algo_config").PPOConfig
 
 NAN, INF = math.nan, math.inf
 
@@ -32,6 +33,7 @@ WRONG = [
     ("ppo.", PPOConfig, "entropy_coefficient", [-1.0, NAN]),
     ("ppo.", PPOConfig, "value_coefficient", [-1.0, NAN]),
     ("ppo.", PPOConfig, "max_grad_norm", [0.0, -1.0, NAN]),
+    ("ppo.", PPOConfig, "huber_delta", [-1.0, NAN, INF]),
     ("ppo.", PPOConfig, "num_epochs", [0, -1, 1.0, True]),
     ("ppo.", PPOConfig, "num_minibatches", [0, -1, 1.5]),
     ("ppo.", PPOConfig, "accumulate_gradients", [0, -1, 2.0]),
