@@ -55,6 +55,28 @@ class Critic(nn.Module):
         return carry, Dense(1, 1.0, name="value")(features).reshape(batch)
 
 
+class CentralCritic(nn.Module):
+    """One value per agent from the global state: `(memory, state [*batch, *shape]) -> (memory, values [*batch, A])`.
+
+    Every agent's value comes from the same weights; a one-hot vector of its index, appended to the state's last axis,
+    lets the values differ where agents are rewarded apart. Source: Yu et al. 2022, arXiv:2103.01955, §5.2.
+    """
+
+    config: NetworkConfig
+    state_shape: tuple[int, ...]
+    num_agents: int
+
+    @nn.compact
+    def __call__(self, carry: PyTree, state: Float[Array, "..."]) -> tuple[PyTree, Float[Array, "*batch A"]]:
+        *axes, width = self.state_shape
+        batch = state.shape[: state.ndim - len(self.state_shape)]
+        shared = jnp.broadcast_to(jnp.expand_dims(state, len(batch)), (*batch, self.num_agents, *axes, width))
+        index = jnp.eye(self.num_agents).reshape(self.num_agents, *[1] * len(axes), self.num_agents)
+        index = jnp.broadcast_to(index, (*shared.shape[:-1], self.num_agents))
+        seen = jnp.concatenate([shared, index], axis=-1)
+        return Critic(self.config, (*axes, width + self.num_agents), name="shared")(carry, seen)
+
+
 def _features(
     config: NetworkConfig, observation_shape: tuple[int, ...], carry: PyTree, observation: Float[Array, "..."]
 ) -> tuple[PyTree, Float[Array, "samples H"], tuple[int, ...]]:
