@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from jaxrl_engine.algos.minibatches import Minibatch
 from jaxrl_engine.algos.ppo_statistics import add_reward, init_statistics, normalize, observe
 from jaxrl_engine.algos.ppo_types import PPOCarry, PPOExtras, PPOHyper, PPOParams, PPOStatistics, Samples
-from jaxrl_engine.algos.ppo_update import begin, estimate, improve, keep_if_finite, ppo_loss
+from jaxrl_engine.algos.ppo_update import begin, estimate, improve, keep_if_finite, ppo_loss, values_and_next
 from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.types import Decision, EnvSpec, PyTree, TimeStep, TrainState, Trajectory
@@ -142,14 +142,7 @@ class PPO:
             memory = trajectory.initial_carry.critic
             return unroll_with_next(self.critic, params, memory, steps.is_first, seen, final())
         last = self._critic_view(statistics, trajectory.last.observation, trajectory.last.global_state)
-        _, values = self.critic.apply(params, (), jnp.concatenate([seen, last[None]]))
-        following = values[1:]
-
-        def where_truncated() -> Float[Array, "T B A"]:
-            return jnp.where(steps.truncated[..., None], self.critic.apply(params, (), final())[1], following)
-
-        next_value = jax.lax.cond(steps.truncated.any(), where_truncated, lambda: following)
-        return values[:-1], next_value
+        return values_and_next(lambda seen: self.critic.apply(params, (), seen)[1], seen, last, final, steps.truncated)
 
     def _loss(
         self, params: PPOParams, hyper: PPOHyper, batch: Minibatch

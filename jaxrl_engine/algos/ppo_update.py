@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jaxrl_engine.algos.minibatches import Minibatch, scan_minibatches
 from jaxrl_engine.algos.ppo_types import PPOHyper, PPOStatistics, Samples
@@ -30,6 +30,25 @@ def begin(config: PPOConfig, params: PyTree, statistics: PPOStatistics, hyper: P
         params=params, optimizer=optimizer(config, hyper).init(ravel_pytree(params)[0]), statistics=statistics,
         hyper=hyper, policy_version=zero, skipped_updates=zero, skipped_in_a_row=zero,
     )  # fmt: skip
+
+
+def values_and_next(
+    predict: Callable[[Array], Float[Array, "*batch A"]],
+    seen: Float[Array, "T ..."],
+    last: Float[Array, "..."],
+    final: Callable[[], Float[Array, "T ..."]],
+    truncated: Bool[Array, "T B"],
+) -> tuple[Float[Array, "T B A"], Float[Array, "T B A"]]:
+    """Values of what a critic without memory has `seen` `[T, B, …]` and of the true next time steps, in one pass.
+
+    `last` `[B, …]` follows the rollout; the true next ones, `final()`, are looked at only where an episode was cut.
+    """
+    values = predict(jnp.concatenate([seen, last[None]]))
+    following = values[1:]
+    next_value = jax.lax.cond(
+        truncated.any(), lambda: jnp.where(truncated[..., None], predict(final()), following), lambda: following
+    )
+    return values[:-1], next_value
 
 
 def estimate(

@@ -3,12 +3,12 @@
 import dataclasses
 import math
 
-from jaxrl_engine.core.checks import require_positive_int, require_range
+from jaxrl_engine.core.checks import require, require_positive_int, require_range
 
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Proximal policy optimisation (Schulman et al. 2017); shared by all algorithms: ppo, mappo, mat, hmasd."""
+    """Proximal policy optimisation (Schulman et al. 2017): read by every algorithm, as all learn by its loss."""
 
     learning_rate: float = 1e-3
     """Adam's step size."""
@@ -56,3 +56,33 @@ class PPOConfig:
         require_range(self, group, 1e-6, math.inf, "clip_epsilon", "max_grad_norm")
         require_range(self, group, 1e-12, 1.0, "adam_epsilon")
         require_positive_int(self, group, "num_epochs", "num_minibatches", "accumulate_gradients")
+
+
+@dataclasses.dataclass(frozen=True)
+class MAPPOConfig:
+    """Multi-agent PPO (Yu et al. 2022), read by `--algo mappo`: networks as in `network`, shared by all agents."""
+
+    centralized: bool = True
+    """The critic sees the global state and the agent's index; false: the agent's own observation (IPPO)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MATConfig:
+    """Multi-agent transformer (Wen et al. 2022), read by `--algo mat` in the place of `network`."""
+
+    blocks: int = 1
+    """Blocks of the encoder, and of the decoder."""
+    heads: int = 1
+    """Attention heads per block."""
+    width: int = 64
+    """Width of the embeddings and of the feed-forward layers."""
+    normalize_input: bool = False
+    """Layer norm over each observation (as published; it erases mean and scale, of few features nearly everything)."""
+    initial_log_std: float = 0.0
+    """Logarithm of the standard deviation of continuous actions at the start, in units of half the action range."""
+
+    def __post_init__(self) -> None:
+        group = "mat."
+        require_positive_int(self, group, "blocks", "heads", "width")
+        require_range(self, group, -20.0, 5.0, "initial_log_std")
+        require(self.width % self.heads == 0, "mat.heads", f"a divisor of mat.width = {self.width}", self.heads)

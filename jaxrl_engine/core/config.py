@@ -8,15 +8,19 @@ import dataclasses
 import math
 from typing import Literal
 
-from jaxrl_engine.core.algo_config import PPOConfig
+from jaxrl_engine.core.algo_config import MAPPOConfig, MATConfig, PPOConfig
 from jaxrl_engine.core.checks import require, require_positive_int, require_range
+from jaxrl_engine.core.hmasd_config import HMASDConfig
 
 __all__ = [
     "CheckpointConfig",
     "Config",
     "EnvValue",
     "EvaluationConfig",
+    "HMASDConfig",
     "LoggingConfig",
+    "MAPPOConfig",
+    "MATConfig",
     "NetworkConfig",
     "PPOConfig",
     "require",
@@ -27,7 +31,7 @@ EnvValue = int | float | bool | str
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """Actor and critic: two networks of the same shape that share no weights."""
+    """Actor and critic of ppo and mappo: two networks of the same shape that share no weights."""
 
     torso: Literal["auto", "mlp", "cnn"] = "auto"
     """auto: cnn for observations with three axes (height, width, channels), mlp for all others."""
@@ -111,11 +115,11 @@ class Config:
     mode: Literal["sync"] = "sync"
     """sync: rollout and update fused in one compiled program."""
     env: str = "reacher"
-    """The world: reacher, probe:<name>, gymnax:<id> or brax:<id>."""
+    """The world, e.g. reacher, alice_and_bob, gymnax:<id>, brax:<id>; python -m jaxrl_engine.envs lists them."""
     env_params: dict[str, EnvValue] = dataclasses.field(default_factory=dict)
     """Parameters of the world by name, e.g. num_links=3."""
-    algo: Literal["ppo"] = "ppo"
-    """The learning algorithm."""
+    algo: Literal["ppo", "mappo", "mat", "hmasd"] = "ppo"
+    """The learning algorithm; it reads the group of its name, and ppo. The groups of the others are left unread."""
     total_steps: int = 2_000_000
     """Environment steps, all environments together, per seed; rounded up to whole updates."""
     num_envs: int = 32
@@ -131,6 +135,9 @@ class Config:
     max_skipped_updates: int = 10
     """Stop after this many non-finite updates in a row."""
     ppo: PPOConfig = PPOConfig()
+    mappo: MAPPOConfig = MAPPOConfig()
+    mat: MATConfig = MATConfig()
+    hmasd: HMASDConfig = HMASDConfig()
     network: NetworkConfig = NetworkConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -141,18 +148,20 @@ class Config:
         require_positive_int(self, "", *counts)
         valid_seed = isinstance(self.seed, int) and 0 <= self.seed < 2**31
         require(valid_seed, "seed", "a whole number from 0 to 2147483647", self.seed)
+        if self.algo == "mat":
+            require(self.network.recurrent == "none", "network.recurrent", "none with algo mat", self.network.recurrent)
+        self._check_minibatches()
+
+    def _check_minibatches(self) -> None:
+        """Memory is replayed in order: with it whole environments are drawn, or by hmasd chunks of their steps."""
         parts = self.ppo.num_minibatches * self.ppo.accumulate_gradients
-        unit, divisible = (
-            ("num_envs", self.num_envs)
-            if self.network.recurrent != "none"
-            else ("num_envs × num_steps", self.samples_per_update)
-        )
-        require(
-            divisible % parts == 0,
-            "ppo.num_minibatches",
-            f"such that ppo.num_minibatches × ppo.accumulate_gradients divides {unit} = {divisible}",
-            parts,
-        )
+        unit, divisible = "num_envs × num_steps", self.samples_per_update
+        if self.algo == "hmasd":
+            unit, divisible = unit + " / hmasd.chunk_length", self.samples_per_update // self.hmasd.chunk_length
+        elif self.network.recurrent != "none":
+            unit, divisible = "num_envs", self.num_envs
+        allowed = f"such that ppo.num_minibatches × ppo.accumulate_gradients divides {unit} = {divisible}"
+        require(divisible % parts == 0, "ppo.num_minibatches", allowed, parts)
 
     @property
     def samples_per_update(self) -> int:
