@@ -30,8 +30,9 @@ class Attention(nn.Module):
     heads: int
 
     def setup(self) -> None:
-        self.query = Dense(self.width, OUTPUT_GAIN)
-        self.key_value = Dense(2 * self.width, OUTPUT_GAIN)
+        # The published code makes these small too; but products of small gains leave hardly a gradient to begin with.
+        self.query = Dense(self.width, 1.0)
+        self.key_value = Dense(2 * self.width, 1.0)
         self.project = Dense(self.width, OUTPUT_GAIN)
 
     def memory(self, source: Float[Array, "N tokens W"]) -> Float[Array, "N tokens keys_values"]:

@@ -78,7 +78,7 @@ class Rows(Struct):
     def fold(self, step: Callable[[Int[Array, "size"], Float[Array, "size"], Total], Total], start: Total) -> Total:
         """Apply `(rows, their weights 1 or 0, total) -> total` to each block that holds marked rows."""
 
-        def body(block: Array, total: Total) -> Total:
+        def body(block: Int[Array, ""] | int, total: Total) -> Total:
             place = block * self.size + jnp.arange(self.size)
             return step(self.index[block], (place < self.count).astype(jnp.float32), total)
 
