@@ -25,7 +25,9 @@ from benchmarks.machine import ROOT, provenance
 from benchmarks.report import learning_table
 from benchmarks.studies import STUDIES, Study
 from jaxrl_engine.core.config import Config, EvaluationConfig
+from jaxrl_engine.runtime.command_line import read_arguments
 from jaxrl_engine.runtime.config import CONFIG_FILE, config_to_dict, differences, load_config
+from jaxrl_engine.runtime.settings import with_values
 
 CURVE_POINTS = 20
 FIRST_SEED = 1000
@@ -49,12 +51,13 @@ class Job:
         steps = [] if self.total_steps is None else ["--total-steps", str(self.total_steps)]
         evaluation = ["--evaluation.count", str(CURVE_POINTS), "--evaluation.episodes", str(self.episodes)]
         source = ["--config", str(Path("configs") / self.study.config), "--num-seeds", str(self.config.num_seeds)]
-        return [*source, "--seed", str(FIRST_SEED), *steps, *evaluation]
+        return [*source, *self.study.options, "--seed", str(FIRST_SEED), *steps, *evaluation]
 
     @property
     def config(self) -> Config:
         """What those options resolve to."""
-        config = load_config(ROOT / "configs" / self.study.config)
+        base = load_config(ROOT / "configs" / self.study.config)
+        config = with_values(base, read_arguments(self.study.options, Config, {}))
         return dataclasses.replace(
             config,
             seed=FIRST_SEED,

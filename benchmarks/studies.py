@@ -24,6 +24,7 @@ class Study:
     threshold: float
     references: tuple[Reference, ...]
     metric: str = "return"  # of the evaluations
+    options: tuple[str, ...] = ()  # of the engine's command line, laid over the configuration
 
 
 STUDIES = {

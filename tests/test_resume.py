@@ -1,6 +1,5 @@
 """Runs that are stopped, killed or damaged go on as if nothing had happened, to the bit."""
 
-import json
 import random
 import signal
 
@@ -8,6 +7,7 @@ import pytest
 from engine_cli import (
     SMALL,
     assert_one_line_error,
+    fingerprint,
     kill,
     newest_checkpoint,
     rows,
@@ -20,14 +20,6 @@ from engine_cli import (
 
 TOTAL_STEPS = 2_000_000
 LONG = [*SMALL, "--total-steps", TOTAL_STEPS, "--checkpoint.every-seconds", 0.1, "--quiet"]
-
-
-def fingerprint(run_dir) -> tuple[int, list]:
-    """Step, and path, shape, dtype and CRC-32 of every leaf of the newest checkpoint: the whole state, key included."""
-    path = newest_checkpoint(run_dir)
-    leaves = json.loads((path / "record.json").read_text())["content"]["leaves"]
-    assert len(leaves) > 30
-    return int(path.name), leaves
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from jaxrl_engine.core.config import PPOConfig
+from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree
 from jaxrl_engine.ops.running_stats import RunningStatistics
@@ -33,6 +33,8 @@ class PPOParams(Struct):
 class PPOStatistics(Struct):
     observation: RunningStatistics | None  # per feature of one agent's observation
     discounted_return: RunningStatistics | None  # scalar; its deviation scales the rewards
+    value: RunningStatistics | None = None  # scalar: of the value targets, in units of the (scaled) reward
+    global_state: RunningStatistics | None = None  # per feature; only for a centralised critic
 
 
 class PPOCarry(Struct):
@@ -51,11 +53,12 @@ class Samples(Struct):
     """What the loss needs of each transition. Leading axes `[T, B]`, then shuffled into minibatches."""
 
     observation: Float[Leaf, "..."]  # [T, B, A, *observation.shape], normalised
+    global_state: Float[Leaf, "..."] | None = None  # [T, B, *global_state.shape], normalised; if the critic sees it
     action_mask: Bool[Leaf, "*batch n"] | None
     action: Leaf  # [T, B, A, *action.shape]
     log_prob: Float[Leaf, "*batch"]  # [T, B, A]
     advantage: Float[Leaf, "*batch"]
-    target: Float[Leaf, "*batch"]
+    target: Float[Leaf, "*batch"]  # as the critic predicts values: standardised, if it does
     value: Float[Leaf, "*batch"]
     is_first: Bool[Leaf, "*time_batch"] | None  # [T, B]; only with recurrence
 

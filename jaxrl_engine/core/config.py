@@ -8,79 +8,30 @@ import dataclasses
 import math
 from typing import Literal
 
+from jaxrl_engine.core.algo_config import MAPPOConfig, MATConfig, PPOConfig
+from jaxrl_engine.core.checks import require, require_positive_int, require_range
+from jaxrl_engine.core.hmasd_config import HMASDConfig
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "EnvValue",
+    "EvaluationConfig",
+    "HMASDConfig",
+    "LoggingConfig",
+    "MAPPOConfig",
+    "MATConfig",
+    "NetworkConfig",
+    "PPOConfig",
+    "require",
+]
+
 EnvValue = int | float | bool | str
-
-
-def require(condition: bool, field: str, allowed: str, value: object) -> None:
-    """Raise `ValueError` naming the field, what is allowed and what was given, unless the condition holds."""
-    if not condition:
-        raise ValueError(f"{field} must be {allowed}, not {value!r}")
-
-
-def _positive_int(config: object, group: str, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        valid = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        require(valid, f"{group}{name}", "a whole number >= 1", value)
-
-
-def _in_range(config: object, group: str, low: float, high: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        valid = isinstance(value, int | float) and math.isfinite(value) and low <= value <= high
-        bounds = f"a number >= {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
-        require(valid, f"{group}{name}", bounds, value)
-
-
-@dataclasses.dataclass(frozen=True)
-class PPOConfig:
-    """Proximal policy optimisation (Schulman et al. 2017)."""
-
-    learning_rate: float = 1e-3
-    """Adam's step size."""
-    anneal_learning_rate: bool = True
-    """Let the step size fall linearly to zero over the run (counted in minibatch steps)."""
-    gamma: float = 0.99
-    """Discount per environment step."""
-    gae_lambda: float = 0.95
-    """λ of generalised advantage estimation."""
-    clip_epsilon: float = 0.2
-    """Half-width of the interval the probability ratio is clipped to."""
-    clip_value: bool = False
-    """Clip the value loss around the old value too (off: ablations find it unhelpful)."""
-    entropy_coefficient: float = 0.0
-    """Weight of the entropy bonus."""
-    value_coefficient: float = 0.5
-    """Weight of the value loss."""
-    max_grad_norm: float = 0.5
-    """Gradients are scaled so that their global norm is at most this."""
-    num_epochs: int = 4
-    """Passes over each rollout."""
-    num_minibatches: int = 4
-    """Gradient steps per pass."""
-    accumulate_gradients: int = 1
-    """Split each minibatch into this many parts and sum their gradients: less memory, the same step."""
-    normalize_advantages: bool = True
-    """Zero mean and unit deviation per minibatch."""
-    normalize_observations: bool = True
-    """Standardise observations by running statistics, frozen during a rollout and its update."""
-    normalize_rewards: bool = True
-    """Divide rewards by the running deviation of the discounted return (raw returns of 100 saturate a tanh critic)."""
-    adam_epsilon: float = 1e-5
-    """Adam's ε."""
-
-    def __post_init__(self) -> None:
-        group = "ppo."
-        _in_range(self, group, 0.0, math.inf, "learning_rate", "entropy_coefficient", "value_coefficient")
-        _in_range(self, group, 0.0, 1.0, "gamma", "gae_lambda")
-        _in_range(self, group, 1e-6, math.inf, "clip_epsilon", "max_grad_norm")
-        _in_range(self, group, 1e-12, 1.0, "adam_epsilon")
-        _positive_int(self, group, "num_epochs", "num_minibatches", "accumulate_gradients")
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """Actor and critic: two networks of the same shape that share no weights."""
+    """Actor and critic of ppo and mappo: two networks of the same shape that share no weights."""
 
     torso: Literal["auto", "mlp", "cnn"] = "auto"
     """auto: cnn for observations with three axes (height, width, channels), mlp for all others."""
@@ -113,10 +64,10 @@ class NetworkConfig:
             sizes = getattr(self, name)
             valid = len(sizes) > 0 and all(isinstance(size, int) and size >= 1 for size in sizes)
             require(valid, f"network.{name}", "one or more whole numbers >= 1", sizes)
-        _positive_int(self, "network.", "recurrent_size", "cnn_kinds")
+        require_positive_int(self, "network.", "recurrent_size", "cnn_kinds")
         of_cells = self.torso != "mlp" and self.recurrent == "none"
         require(self.head != "pairs" or of_cells, "network.head", "auto or dense with an mlp or a gru", self.head)
-        _in_range(self, "network.", -20.0, 5.0, "initial_log_std")
+        require_range(self, "network.", -20.0, 5.0, "initial_log_std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +82,7 @@ class EvaluationConfig:
     """An episode of a world without a time limit is cut here (and counted as cut)."""
 
     def __post_init__(self) -> None:
-        _positive_int(self, "evaluation.", "episodes", "max_steps")
+        require_positive_int(self, "evaluation.", "episodes", "max_steps")
         require(self.count >= 0, "evaluation.count", "a whole number >= 0", self.count)
 
 
@@ -145,8 +96,8 @@ class CheckpointConfig:
     """Newest checkpoints kept, besides the one that evaluated best."""
 
     def __post_init__(self) -> None:
-        _in_range(self, "checkpoint.", 0.0, math.inf, "every_seconds")
-        _positive_int(self, "checkpoint.", "keep")
+        require_range(self, "checkpoint.", 0.0, math.inf, "every_seconds")
+        require_positive_int(self, "checkpoint.", "keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +124,11 @@ class Config:
     mode: Literal["sync"] = "sync"
     """sync: rollout and update fused in one compiled program."""
     env: str = "reacher"
-    """The world: reacher, probe:<name>, gymnax:<id> or brax:<id>."""
+    """The world, e.g. reacher, alice_and_bob, gymnax:<id>, brax:<id>; python -m jaxrl_engine.envs lists them."""
     env_params: dict[str, EnvValue] = dataclasses.field(default_factory=dict)
     """Parameters of the world by name, e.g. num_links=3."""
-    algo: Literal["ppo"] = "ppo"
-    """The learning algorithm."""
+    algo: Literal["ppo", "mappo", "mat", "hmasd"] = "ppo"
+    """The learning algorithm; it reads the group of its name, and ppo. The groups of the others are left unread."""
     total_steps: int = 2_000_000
     """Environment steps, all environments together, per seed; rounded up to whole updates."""
     num_envs: int = 32
@@ -193,6 +144,9 @@ class Config:
     max_skipped_updates: int = 10
     """Stop after this many non-finite updates in a row."""
     ppo: PPOConfig = PPOConfig()
+    mappo: MAPPOConfig = MAPPOConfig()
+    mat: MATConfig = MATConfig()
+    hmasd: HMASDConfig = HMASDConfig()
     network: NetworkConfig = NetworkConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -200,21 +154,23 @@ class Config:
 
     def __post_init__(self) -> None:
         counts = ("total_steps", "num_envs", "num_steps", "num_seeds", "max_skipped_updates")
-        _positive_int(self, "", *counts)
+        require_positive_int(self, "", *counts)
         valid_seed = isinstance(self.seed, int) and 0 <= self.seed < 2**31
         require(valid_seed, "seed", "a whole number from 0 to 2147483647", self.seed)
+        if self.algo == "mat":
+            require(self.network.recurrent == "none", "network.recurrent", "none with algo mat", self.network.recurrent)
+        self._check_minibatches()
+
+    def _check_minibatches(self) -> None:
+        """Memory is replayed in order: with it whole environments are drawn, or by hmasd chunks of their steps."""
         parts = self.ppo.num_minibatches * self.ppo.accumulate_gradients
-        unit, divisible = (
-            ("num_envs", self.num_envs)
-            if self.network.recurrent != "none"
-            else ("num_envs × num_steps", self.samples_per_update)
-        )
-        require(
-            divisible % parts == 0,
-            "ppo.num_minibatches",
-            f"such that ppo.num_minibatches × ppo.accumulate_gradients divides {unit} = {divisible}",
-            parts,
-        )
+        unit, divisible = "num_envs × num_steps", self.samples_per_update
+        if self.algo == "hmasd":
+            unit, divisible = unit + " / hmasd.chunk_length", self.samples_per_update // self.hmasd.chunk_length
+        elif self.network.recurrent != "none":
+            unit, divisible = "num_envs", self.num_envs
+        allowed = f"such that ppo.num_minibatches × ppo.accumulate_gradients divides {unit} = {divisible}"
+        require(divisible % parts == 0, "ppo.num_minibatches", allowed, parts)
 
     @property
     def samples_per_update(self) -> int:

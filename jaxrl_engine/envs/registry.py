@@ -36,6 +36,8 @@ _worlds: dict[str, str | Factory] = {
     "probe:final": "jaxrl_engine.envs.probes:Final",
     "probe:memory": "jaxrl_engine.envs.probes:Memory",
     "probe:continuous": "jaxrl_engine.envs.probes:Continuous",
+    "probe:together": "jaxrl_engine.envs.team_probes:Together",
+    "probe:apart": "jaxrl_engine.envs.team_probes:Apart",
 }
 
 # An adapter is a module with `parameters(name)`, the defaults, and `make(name, **values)`.

@@ -1,18 +1,22 @@
 """From a configuration to the objects a mode runs: world, algorithm, keys, traced settings, evaluation program."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
+from jaxrl_engine.algos.hmasd.learner import HMASD
+from jaxrl_engine.algos.hmasd.types import make_hyper as make_hmasd_hyper
+from jaxrl_engine.algos.mat import MAT
 from jaxrl_engine.algos.ppo import PPO
-from jaxrl_engine.algos.ppo_types import PPOHyper, make_hyper
+from jaxrl_engine.algos.ppo_types import make_hyper
+from jaxrl_engine.algos.protocol import Algorithm
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
+from jaxrl_engine.core.types import EnvSpec, PyTree, TimeStep, TrainState
 from jaxrl_engine.envs.protocol import Environment
 from jaxrl_engine.envs.registry import make_env
 from jaxrl_engine.envs.vector import VectorEnv
@@ -24,13 +28,39 @@ EVALUATION_STREAM = 1
 
 
 @dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one algorithm is made of a configuration; `hyper` takes the changes of one point of a sweep."""
+
+    make: Callable[[EnvSpec, Config], Algorithm]
+    hyper: Callable[[Config, Mapping[str, float]], PyTree]
+
+
+def _ppo_hyper(config: Config, changes: Mapping[str, float]) -> PyTree:
+    return make_hyper(config.ppo, config.num_updates, changes)
+
+
+RECIPES = {
+    "ppo": Recipe(lambda spec, config: PPO(spec, config.ppo, config.network), _ppo_hyper),
+    "mappo": Recipe(
+        lambda spec, config: PPO(spec, config.ppo, config.network, centralized=config.mappo.centralized), _ppo_hyper
+    ),
+    "mat": Recipe(lambda spec, config: MAT(spec, config.ppo, config.mat), _ppo_hyper),
+    "hmasd": Recipe(
+        lambda spec, config: HMASD(spec, config.ppo, config.hmasd, config.num_steps),
+        lambda config, changes: make_hmasd_hyper(config.ppo, config.hmasd, config.num_updates, changes),
+    ),
+}
+"""A new algorithm is one line here."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Build:
     """Everything a mode needs, made from the configuration alone."""
 
     config: Config
     env: Environment[Any, Any]
     env_params: PyTree
-    algorithm: PPO
+    algorithm: Algorithm
     settings: tuple[dict[str, float], ...]  # one per point of the sweep; a single {} without one
 
     @property
@@ -53,13 +83,12 @@ class Build:
         return jnp.stack([jax.random.key(int(label["seed"])) for label in self.run_labels])
 
     @property
-    def hyper(self) -> PPOHyper:
+    def hyper(self) -> PyTree:
         """Traced hyper-parameters, scalars or `[S]`."""
-        num_updates = self.config.num_updates
+        make = RECIPES[self.config.algo].hyper
         if self.num_runs is None:
-            return make_hyper(self.config.ppo, num_updates, self.settings[0])
-        each = [make_hyper(self.config.ppo, num_updates, setting) for setting in self.settings
-                for _ in range(self.config.num_seeds)]  # fmt: skip
+            return make(self.config, self.settings[0])
+        each = [make(self.config, setting) for setting in self.settings for _ in range(self.config.num_seeds)]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
     @property
@@ -97,15 +126,13 @@ def build(config: Config) -> Build:
         UserError: the world, its parameters, or a combination with the network is not possible.
     """
     env, env_params = make_env(config.env, config.env_params)
-    algorithm = PPO(spec=env.spec, config=config.ppo, network=config.network)
-    made = Build(
-        config=config, env=env, env_params=env_params, algorithm=algorithm, settings=tuple(sweep_settings(config))
-    )
+    recipe, settings = RECIPES[config.algo], tuple(sweep_settings(config))
     try:
-        jax.eval_shape(algorithm.init, jax.random.key(0), make_hyper(config.ppo, config.num_updates))
+        algorithm = recipe.make(env.spec, config)
+        jax.eval_shape(algorithm.init, jax.random.key(0), recipe.hyper(config, settings[0]))
     except ValueError as error:
         raise UserError(str(error)) from error
-    return made
+    return Build(config=config, env=env, env_params=env_params, algorithm=algorithm, settings=settings)
 
 
 def _mixed_policy(built: Build, greedy: Policy, uniform: Bool[Array, ""]) -> Policy:

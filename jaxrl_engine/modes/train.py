@@ -95,6 +95,8 @@ def train(
         RunError: the machine is (disk full, …); the last checkpoint stands.
     """
     clock = CompileClock()
+    if resume is not None:  # first: another algorithm or world may not even fit the other settings
+        _refuse_changes(resume, config)
     built = build(config)
     program = make_program(built, num_devices)
     run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
@@ -184,13 +186,16 @@ def _job(built: Build, chunk: Any, evaluator: Evaluator, timings: dict[str, floa
     )
 
 
-def _reopen(path: Path, config: Config) -> RunDirectory:
-    """Open a run to go on with it, accepting only changes that leave it the same run."""
-    run = RunDirectory.open(path)
-    changed = [line for line in differences(load_config(run.config_path), config) if not line.startswith(CHANGEABLE)]
+def _refuse_changes(path: Path, config: Config) -> None:
+    """Accept only changes that leave a resumed run the same run."""
+    begun = load_config(RunDirectory.open(path, exclusive=False).config_path)
+    changed = [line for line in differences(begun, config) if not line.startswith(CHANGEABLE)]
     if changed:
-        run.close()
         raise UserError(f"--resume keeps a run's settings, but {'; '.join(changed)}")
+
+
+def _reopen(path: Path, config: Config) -> RunDirectory:
+    run = RunDirectory.open(path)
     run.write_config(config)
     return run
 

@@ -9,6 +9,7 @@ from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.spaces import ActionSpace
 from jaxrl_engine.core.types import PyTree
 from jaxrl_engine.nets.dense import Dense
+from jaxrl_engine.nets.gru import GRU
 from jaxrl_engine.nets.heads import make_head, takes_pairs
 from jaxrl_engine.nets.torsos import make_torso
 from jaxrl_engine.ops.distributions import Distribution
@@ -29,7 +30,11 @@ def clear_memory(carry: PyTree, is_first: Bool[Array, "*batch"]) -> PyTree:
 
 
 class Actor(nn.Module):
-    """A policy: `(memory, observation, action mask) -> (memory, distribution over actions)`."""
+    """A policy: `(memory, observation, action mask) -> (memory, distribution over actions)`.
+
+    With `is_first` `[T, B]` the inputs are sequences `[T, B, …]`: the memory, cleared where an episode starts, goes on
+    from step to step, and what comes back is the memory after every one, `[T, B, …]`.
+    """
 
     config: NetworkConfig
     observation_shape: tuple[int, ...]
@@ -37,24 +42,54 @@ class Actor(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: PyTree, observation: Float[Array, "..."], mask: Bool[Array, "*batch n"] | None
+        self,
+        carry: PyTree,
+        observation: Float[Array, "..."],
+        mask: Bool[Array, "*batch n"] | None,
+        is_first: Bool[Array, "T B"] | None = None,
     ) -> tuple[PyTree, Distribution]:
         shape = self.observation_shape
         of_cells = takes_pairs(self.config, shape, self.action)
-        carry, features, batch = _features(self.config, shape, carry, observation, of_cells)
+        carry, features, batch = _features(self.config, shape, carry, observation, is_first, of_cells)
         return carry, make_head(self.config, shape, self.action)(features, mask, batch)
 
 
 class Critic(nn.Module):
-    """A state-value function: `(memory, observation) -> (memory, value [*batch])`."""
+    """A state-value function: `(memory, observation) -> (memory, value [*batch])`; sequences as for `Actor`."""
 
     config: NetworkConfig
     observation_shape: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, carry: PyTree, observation: Float[Array, "..."]) -> tuple[PyTree, Float[Array, "*batch"]]:
-        carry, features, batch = _features(self.config, self.observation_shape, carry, observation)
+    def __call__(
+        self, carry: PyTree, observation: Float[Array, "..."], is_first: Bool[Array, "T B"] | None = None
+    ) -> tuple[PyTree, Float[Array, "*batch"]]:
+        carry, features, batch = _features(self.config, self.observation_shape, carry, observation, is_first)
         return carry, Dense(1, 1.0, name="value")(features).reshape(batch)
+
+
+class CentralCritic(nn.Module):
+    """One value per agent from the global state: `(memory, state [*batch, *shape]) -> (memory, values [*batch, A])`.
+
+    Every agent's value comes from the same weights; a one-hot vector of its index, appended to the state's last axis,
+    lets the values differ where agents are rewarded apart. Source: Yu et al. 2022, arXiv:2103.01955, §5.2.
+    """
+
+    config: NetworkConfig
+    state_shape: tuple[int, ...]
+    num_agents: int
+
+    @nn.compact
+    def __call__(
+        self, carry: PyTree, state: Float[Array, "..."], is_first: Bool[Array, "T B"] | None = None
+    ) -> tuple[PyTree, Float[Array, "*batch A"]]:
+        *axes, width = self.state_shape
+        batch = state.shape[: state.ndim - len(self.state_shape)]
+        shared = jnp.broadcast_to(jnp.expand_dims(state, len(batch)), (*batch, self.num_agents, *axes, width))
+        index = jnp.eye(self.num_agents).reshape(self.num_agents, *[1] * len(axes), self.num_agents)
+        index = jnp.broadcast_to(index, (*shared.shape[:-1], self.num_agents))
+        seen = jnp.concatenate([shared, index], axis=-1)
+        return Critic(self.config, (*axes, width + self.num_agents), name="shared")(carry, seen, is_first)
 
 
 def _features(
@@ -62,17 +97,24 @@ def _features(
     observation_shape: tuple[int, ...],
     carry: PyTree,
     observation: Float[Array, "..."],
+    is_first: Bool[Array, "T B"] | None,
     of_cells: bool = False,
 ) -> tuple[PyTree, Float[Array, "samples H"], tuple[int, ...]]:
     """Torso and recurrence over `[*batch, *observation_shape]`; returns the memory, the features and `batch`.
 
     The batch axes become one before the first layer: a matrix product with several of them is a quarter slower on a
-    CPU, forwards and backwards.
+    CPU, forwards and backwards. Only the recurrence itself goes step by step.
     """
     batch = observation.shape[: observation.ndim - len(observation_shape)]
-    features = make_torso(config, observation_shape, of_cells)(observation.reshape(-1, *observation_shape))
+    torso = make_torso(config, observation_shape, of_cells)
+    features = torso(observation.reshape(-1, *observation_shape)).astype(jnp.float32)
     if config.recurrent == "none":
-        return carry, features.astype(jnp.float32), batch
+        return carry, features, batch
     memory = carry.reshape(-1, carry.shape[-1])
-    memory, features = nn.GRUCell(config.recurrent_size)(memory, features.astype(jnp.float32))
-    return memory.reshape(carry.shape), features, batch
+    sequence = features.reshape(-1, *memory.shape[:1], features.shape[-1])
+    first = jnp.zeros(sequence.shape[:2], bool)
+    if is_first is not None:
+        per_stream = is_first.reshape(is_first.shape + (1,) * (len(batch) - is_first.ndim))
+        first = jnp.broadcast_to(per_stream, batch).reshape(first.shape)
+    memories = GRU(config.recurrent_size)(memory, first, sequence)
+    return memories.reshape(*batch, -1), memories.reshape(features.shape[0], -1), batch

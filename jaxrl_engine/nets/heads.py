@@ -115,8 +115,8 @@ def draw_noise(key: Key[Array, ""], action: ActionSpace, batch: tuple[int, ...])
     return jax.random.uniform(key, batch if isinstance(action, Discrete) else (*batch, len(action.nvec)))
 
 
-def to_environment(action: ActionSpace, distribution: Distribution, raw: Array) -> Array:
-    """Turn a sample of the policy into what the world receives.
+def to_environment(action: ActionSpace, distribution: Distribution | None, raw: Array) -> Array:
+    """Turn a sample of the policy into what the world receives; `distribution` only says whether it is squashed.
 
     Choices pass unchanged. Real actions are drawn in units of half the action range: `[-1, 1]` maps to `[low, high]`
     where both are finite and to itself elsewhere. A diagonal Gaussian's sample is clipped there (its log-probability

@@ -47,9 +47,16 @@ def clip_fraction(log_ratio: Float[Array, "*M"], clip_epsilon: Float[Array, ""] 
     return outside.astype(log_ratio.dtype)
 
 
-def value_loss(value: Float[Array, "*M"], target: Float[Array, "*M"]) -> Float[Array, "*M"]:
-    """½ (V − target)²."""
-    return 0.5 * jnp.square(value - target)
+def huber(error: Float[Array, "*M"], delta: float) -> Float[Array, "*M"]:
+    """½ e² where |e| ≤ δ, δ (|e| − ½ δ) beyond: the gradient is e held within ±δ. Source: Huber 1964."""
+    size = jnp.abs(error)
+    return jnp.where(size <= delta, 0.5 * jnp.square(error), delta * (size - 0.5 * delta))
+
+
+def value_loss(value: Float[Array, "*M"], target: Float[Array, "*M"], huber_delta: float = 0.0) -> Float[Array, "*M"]:
+    """½ (V − target)², or Huber's loss of V − target where `huber_delta` > 0."""
+    error = value - target
+    return huber(error, huber_delta) if huber_delta > 0.0 else 0.5 * jnp.square(error)
 
 
 def clipped_value_loss(
@@ -57,13 +64,14 @@ def clipped_value_loss(
     old_value: Float[Array, "*M"],
     target: Float[Array, "*M"],
     clip_epsilon: Float[Array, ""] | float,
+    huber_delta: float = 0.0,
 ) -> Float[Array, "*M"]:
-    """½ max( (V − target)², (V_old + clip(V − V_old, ±ε) − target)² ): no reward for moving further than ε at once.
+    """max( loss(V), loss(V_old + clip(V − V_old, ±ε)) ), by `value_loss`: no reward for moving further than ε at once.
 
     ε is in units of the value. Source: Schulman's baselines; Engstrom et al. 2020, arXiv:2005.12729, §3.
     """
     limited = old_value + jnp.clip(value - old_value, -clip_epsilon, clip_epsilon)
-    return jnp.maximum(value_loss(value, target), value_loss(limited, target))
+    return jnp.maximum(value_loss(value, target, huber_delta), value_loss(limited, target, huber_delta))
 
 
 def explained_variance(prediction: Float[Array, "*M"], target: Float[Array, "*M"]) -> Float[Array, ""]:

@@ -20,6 +20,11 @@ count: the statistics become a moving average over about this many samples."""
 MIN_DEVIATION = 1e-6
 """A feature that deviates less than this, absolutely or relative to its mean (some eight roundings), is constant."""
 
+MIN_VALUE_DEVIATION = 0.1
+"""Values are never divided by less: while hardly any reward has been seen, targets deviate by the critic's own noise,
+and standardised by that the first reward would be enormous. Source: ValueNorm, in the code of Yu et al. 2022
+(arXiv:2103.01955), holds the variance above 0.01."""
+
 
 class RunningStatistics(Struct):
     """Statistics per feature; all arrays have the shape of one sample, `*batch` included when runs are stacked."""
@@ -115,3 +120,24 @@ def normalize(statistics: RunningStatistics, x: Float[Array, "..."], clip: float
         for array in (statistics.offset, statistics.shift, 1.0 / deviation(statistics))
     )
     return jnp.clip((x - offset - shift) * scale, -clip, clip)
+
+
+def normalize_values(statistics: RunningStatistics, value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """(V − mean) / max(deviation, `MIN_VALUE_DEVIATION`), for values `[*samples, *shape]`: what a critic predicts.
+
+    Inverse of `denormalize_values`, so nothing is clipped. Source: Yu et al. 2022, arXiv:2103.01955, §5.1.
+    """
+    mean, scale = _value_units(statistics, value)
+    return (value - mean) / scale
+
+
+def denormalize_values(statistics: RunningStatistics, value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """V · max(deviation, `MIN_VALUE_DEVIATION`) + mean: a critic's prediction in the units of the rewards."""
+    mean, scale = _value_units(statistics, value)
+    return value * scale + mean
+
+
+def _value_units(statistics: RunningStatistics, value: Float[Array, "..."]) -> tuple[Array, Array]:
+    axes = tuple(range(value.ndim - statistics.count.ndim))
+    scale = jnp.maximum(jnp.sqrt(statistics.variance), MIN_VALUE_DEVIATION)
+    return jnp.expand_dims(statistics.mean, axes), jnp.expand_dims(scale, axes)

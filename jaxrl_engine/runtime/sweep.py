@@ -5,21 +5,31 @@ import itertools
 import math
 import re
 
-from jaxrl_engine.core.config import Config, PPOConfig
+from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.errors import one_line
 from jaxrl_engine.runtime.settings import check_value, suggestion
 from jaxrl_engine.runtime.strict_yaml import resolve_scalar
 
-SWEEPABLE = (
+_PPO = (
     "ppo.learning_rate",
     "ppo.gamma",
     "ppo.gae_lambda",
     "ppo.clip_epsilon",
-    "ppo.entropy_coefficient",
     "ppo.value_coefficient",
     "ppo.max_grad_norm",
 )
+_HMASD = (
+    "hmasd.high_entropy",
+    "hmasd.low_entropy",
+    "hmasd.extrinsic",
+    "hmasd.team_discriminator",
+    "hmasd.individual_discriminator",
+    "hmasd.discriminator_learning_rate",
+)
+SWEEPABLE = {algo: (*_PPO, "ppo.entropy_coefficient") for algo in ("ppo", "mappo", "mat")} | {"hmasd": (*_PPO, *_HMASD)}
+"""What is traced, by algorithm."""
+
 MAX_SETTINGS = 4096
 
 
@@ -34,7 +44,7 @@ def sweep_settings(config: Config) -> list[dict[str, float]]:
     """
     axes: dict[str, list[float]] = {}
     for entry in config.sweep:
-        field, values = _read_entry(entry, config.ppo)
+        field, values = _read_entry(entry, config)
         if field in axes:
             raise UserError(f"sweep: {field} is listed twice")
         axes[field] = values
@@ -44,22 +54,23 @@ def sweep_settings(config: Config) -> list[dict[str, float]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _read_entry(entry: str, ppo: PPOConfig) -> tuple[str, list[float]]:
+def _read_entry(entry: str, config: Config) -> tuple[str, list[float]]:
     name, equals, texts = entry.partition("=")
     if not equals:
         raise UserError(f"sweep must be written FIELD=VALUE,VALUE, not {entry!r}")
-    field = name.strip().replace("-", "_")
-    if field not in SWEEPABLE:
-        hint = suggestion(field, SWEEPABLE) or f"; allowed are {', '.join(SWEEPABLE)}"
+    field, allowed = name.strip().replace("-", "_"), SWEEPABLE[config.algo]
+    if field not in allowed:
+        hint = suggestion(field, allowed) or f"; allowed are {', '.join(allowed)}"
         raise UserError(f"sweep: {name.strip()!r} cannot be swept{hint}")
-    return field, [_read_value(field, text.strip(), ppo) for text in re.split(",", texts)]
+    return field, [_read_value(field, text.strip(), config) for text in re.split(",", texts)]
 
 
-def _read_value(field: str, text: str, ppo: PPOConfig) -> float:
+def _read_value(field: str, text: str, config: Config) -> float:
     """Each field's range depends on no other field, so a value that is valid alone is valid in every combination."""
+    group, _, name = field.partition(".")
     try:
         value = check_value(field, float, resolve_scalar(text))
-        dataclasses.replace(ppo, **{field.removeprefix("ppo."): value})
+        dataclasses.replace(getattr(config, group), **{name: value})
     except (UserError, ValueError) as error:
         raise UserError(f"sweep: {one_line(error)}") from None
     return float(value)

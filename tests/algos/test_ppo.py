@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from jaxrl_engine.algos import ppo_update
 from jaxrl_engine.algos.minibatches import Minibatch
 from jaxrl_engine.algos.ppo import PPO
 from jaxrl_engine.algos.ppo_types import PPOExtras, make_hyper
@@ -167,8 +168,8 @@ def test_accumulated_gradients_are_the_whole_minibatch_gradient(key):
         lambda leaf: leaf.reshape(T * B, *leaf.shape[2:]), whole._samples(state, make_trajectory(whole, state, key))
     )
     batch = Minibatch(samples=samples, memory=None, key=key)
-    one, _ = whole._gradient(state.params, state.hyper, batch)
-    five, _ = parts._gradient(state.params, state.hyper, batch)
+    one, _ = ppo_update.gradient(whole._loss, whole.config, state.params, state.hyper, batch)
+    five, _ = ppo_update.gradient(parts._loss, parts.config, state.params, state.hyper, batch)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(five), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
@@ -200,9 +201,9 @@ def test_learning_rate_falls_linearly_with_minibatch_steps(key):
         state, metrics = update(ppo, state, make_trajectory(ppo, state, key), jax.random.key(index))
         rates.append(float(metrics["Losses/LearningRate"]))
     np.testing.assert_allclose(rates, [0.1, 0.075, 0.05, 0.025, 0.0], atol=1e-7)
-    assert float(ppo._learning_rate(state.hyper, jnp.int32(13))) == pytest.approx(0.1 * (1 - 13 / 40))
+    assert float(ppo_update.learning_rate(config, state.hyper, jnp.int32(13))) == pytest.approx(0.1 * (1 - 13 / 40))
     constant = make_hyper(dataclasses.replace(config, anneal_learning_rate=False), 4)
-    assert float(ppo._learning_rate(constant, jnp.int32(10**6))) == pytest.approx(0.1)
+    assert float(ppo_update.learning_rate(config, constant, jnp.int32(10**6))) == pytest.approx(0.1)
 
 
 def test_discounted_return_of_rewards_by_hand(key):

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 
 
-def load_unhooked():
-    """The module as its users have it: under the tests' hook a value of a wrong type never reaches its checks."""
-    path = Path(__file__).parents[2] / "jaxrl_engine" / "core" / "config.py"
-    spec = importlib.util.spec_from_file_location("unhooked_config", path)
+def load_unhooked(name):
+    """A module as its users have it: under the tests' hook a value of a wrong type never reaches its checks."""
+    path = Path(__file__).parents[2] / "jaxrl_engine" / "core" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"unhooked_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-unhooked = load_unhooked()
+unhooked = load_unhooked("config")
 CheckpointConfig, Config, EvaluationConfig = unhooked.CheckpointConfig, unhooked.Config, unhooked.EvaluationConfig
-LoggingConfig, NetworkConfig, PPOConfig = unhooked.LoggingConfig, unhooked.NetworkConfig, unhooked.PPOConfig
+LoggingConfig, NetworkConfig = unhooked.LoggingConfig, unhooked.NetworkConfig
+algos = load_unhooked("algo_config")
+MATConfig, PPOConfig, HMASDConfig = algos.MATConfig, algos.PPOConfig, load_unhooked("hmasd_config").HMASDConfig
 
 NAN, INF = math.nan, math.inf
 
@@ -32,10 +34,29 @@ WRONG = [
     ("ppo.", PPOConfig, "entropy_coefficient", [-1.0, NAN]),
     ("ppo.", PPOConfig, "value_coefficient", [-1.0, NAN]),
     ("ppo.", PPOConfig, "max_grad_norm", [0.0, -1.0, NAN]),
+    ("ppo.", PPOConfig, "huber_delta", [-1.0, NAN, INF]),
     ("ppo.", PPOConfig, "num_epochs", [0, -1, 1.0, True]),
     ("ppo.", PPOConfig, "num_minibatches", [0, -1, 1.5]),
     ("ppo.", PPOConfig, "accumulate_gradients", [0, -1, 2.0]),
     ("ppo.", PPOConfig, "adam_epsilon", [0.0, -1.0, 2.0, NAN]),
+    ("mat.", MATConfig, "blocks", [0, -1, 1.0]),
+    ("mat.", MATConfig, "heads", [0, -1, 3]),
+    ("mat.", MATConfig, "width", [0, -1, 64.0]),
+    ("mat.", MATConfig, "initial_log_std", [-21.0, 6.0, NAN]),
+    ("hmasd.", HMASDConfig, "skill_length", [0, -1, 16.0]),
+    ("hmasd.", HMASDConfig, "team_skills", [0, -1, 2.0]),
+    ("hmasd.", HMASDConfig, "individual_skills", [0, -1, 4.0]),
+    ("hmasd.", HMASDConfig, "high_entropy", [-0.1, NAN, INF]),
+    ("hmasd.", HMASDConfig, "low_entropy", [-0.1, NAN, INF]),
+    ("hmasd.", HMASDConfig, "extrinsic", [-0.1, NAN, INF]),
+    ("hmasd.", HMASDConfig, "team_discriminator", [-0.1, NAN, INF]),
+    ("hmasd.", HMASDConfig, "individual_discriminator", [-0.1, NAN, INF]),
+    ("hmasd.", HMASDConfig, "discriminator_epochs", [0, -1, 1.0]),
+    ("hmasd.", HMASDConfig, "discriminator_learning_rate", [-0.1, NAN, INF]),
+    ("hmasd.", HMASDConfig, "chunk_length", [0, -1, 8.0]),
+    ("hmasd.", HMASDConfig, "width", [0, -1, 64.0]),
+    ("hmasd.", HMASDConfig, "heads", [0, -1, 3]),
+    ("hmasd.", HMASDConfig, "blocks", [0, -1, 1.0]),
     ("network.", NetworkConfig, "hidden_sizes", [(), (0,), (64, -1), (64.0,)]),
     ("network.", NetworkConfig, "cnn_channels", [(), (0,), (16, -1), (16.0,)]),
     ("network.", NetworkConfig, "cnn_kinds", [0, -1, 7.0]),
@@ -55,7 +76,12 @@ WRONG = [
     ("", Config, "seed", [-1, 2**31, 1.5]),
 ]
 TABLE = [(group, cls, field, value) for group, cls, field, values in WRONG for value in values]
-FREE = {"sweep", "env", "env_params", "mode", "algo", "ppo", "network", "evaluation", "checkpoint", "logging"}
+GROUPS = {"ppo", "mappo", "mat", "hmasd", "network", "evaluation", "checkpoint", "logging"}
+FREE = {"sweep", "env", "env_params", "mode", "algo", *GROUPS}
+CLASSES = [
+    PPOConfig, algos.MAPPOConfig, MATConfig, HMASDConfig, NetworkConfig, EvaluationConfig, CheckpointConfig,
+    LoggingConfig, Config,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("group", "cls", "field", "value"), TABLE, ids=[f"{g}{f}={v!r}" for g, _, f, v in TABLE])
@@ -71,7 +97,7 @@ def test_a_wrong_value_names_its_field(group, cls, field, value):
 def test_the_table_covers_every_number():
     """A number that is added to the configuration is added to the table above too."""
     covered = {(cls, field) for _, cls, field, _ in WRONG}
-    for cls in (PPOConfig, NetworkConfig, EvaluationConfig, CheckpointConfig, LoggingConfig, Config):
+    for cls in CLASSES:
         default = cls()
         for field in dataclasses.fields(cls):
             value = getattr(default, field.name)
@@ -80,7 +106,7 @@ def test_the_table_covers_every_number():
             assert (cls, field.name) in covered, f"no wrong value of {cls.__name__}.{field.name} is tried"
 
 
-@pytest.mark.parametrize("cls", [PPOConfig, NetworkConfig, EvaluationConfig, CheckpointConfig, LoggingConfig, Config])
+@pytest.mark.parametrize("cls", CLASSES)
 def test_configurations_are_frozen_documented_values(cls):
     assert cls() == cls()
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -116,6 +142,18 @@ def test_pairs_need_the_cells_of_a_cnn(without_cells):
     with pytest.raises(ValueError, match=r"network\.head must be auto or dense with an mlp or a gru, not 'pairs'"):
         NetworkConfig(head="pairs", **without_cells)
     NetworkConfig(head="pairs")
+
+
+def test_chunks_divide_among_the_minibatches_of_hmasd():
+    config = {"algo": "hmasd", "num_envs": 6, "num_steps": 20, "hmasd": HMASDConfig(chunk_length=5)}
+    with pytest.raises(ValueError, match=r"divides num_envs × num_steps / hmasd.chunk_length = 24, not 5"):
+        Config(ppo=PPOConfig(num_minibatches=5), **config)
+    Config(ppo=PPOConfig(num_minibatches=3), **config)
+
+
+def test_a_transformer_has_no_memory():
+    with pytest.raises(ValueError, match=r"network\.recurrent must be none with algo mat, not 'gru'"):
+        Config(algo="mat", network=NetworkConfig(recurrent="gru"))
 
 
 def test_derived_numbers():

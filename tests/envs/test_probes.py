@@ -110,7 +110,8 @@ def test_continuous_pays_most_at_half_the_observation(action):
 def test_batch_equals_loop_jit_equals_no_jit_and_no_key_is_used_twice(env_id):
     env, params = make_env(env_id, {})
     keys = jax.random.split(jax.random.key(5), 2 * 3)
-    actions = jnp.zeros((3, 1, *env.spec.action.shape), jnp.float32 if env.spec.action.shape else jnp.int32)
+    agents, dtype = env.spec.num_agents, jnp.float32 if env.spec.action.shape else jnp.int32
+    actions = jnp.zeros((3, agents, *env.spec.action.shape), dtype)
     with jax.debug_key_reuse(True):
         state, start = jax.jit(jax.vmap(env.reset, in_axes=(0, None)))(keys[:3], params)
         _, batched = jax.jit(jax.vmap(env.step, in_axes=(0, 0, 0, None)))(keys[3:], state, actions, params)
@@ -119,4 +120,4 @@ def test_batch_equals_loop_jit_equals_no_jit_and_no_key_is_used_twice(env_id):
         own_state, own_start = env.reset(copies[index], params)
         _, own = env.step(copies[3 + index], own_state, actions[index], params)
         jax.tree.map(lambda a, b, i=index: np.testing.assert_allclose(a, b[i]), (own_start, own), (start, batched))
-    assert own.observation.shape == (1, *env.spec.observation.shape) and own.observation.dtype == jnp.float32
+    assert own.observation.shape == (agents, *env.spec.observation.shape) and own.observation.dtype == jnp.float32

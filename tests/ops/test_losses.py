@@ -100,6 +100,23 @@ def test_clipped_value_loss_rewards_no_leap():
     assert jax.grad(loss)(jnp.float32(2.5)) == 0.0
 
 
+def test_huber_worked_by_hand():
+    """δ = 2: half the square up to 2, then 2 (|e| − 1); slopes e and ±2."""
+    error = jnp.array([0.0, -1.0, 2.0, 3.0, -5.0])
+    np.testing.assert_allclose(losses.huber(error, 2.0), [0.0, 0.5, 2.0, 4.0, 8.0], rtol=1e-6)
+    slopes = jax.vmap(jax.grad(lambda e: losses.huber(e, 2.0)))(error)
+    np.testing.assert_allclose(slopes, [0.0, -1.0, 2.0, 2.0, -2.0], rtol=1e-6)
+
+
+def test_huber_value_losses_worked_by_hand():
+    """δ = 1, errors 1, 3 and (limited to ±0.5 around 1) 0.5 from 1.5 and 1.5 from 1.5: the larger loss counts."""
+    value, old, target = jnp.array([3.0, 3.0, 2.0]), jnp.ones(3), jnp.array([2.0, 0.0, 2.0])
+    np.testing.assert_allclose(losses.value_loss(value, target, 1.0), [0.5, 2.5, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(losses.clipped_value_loss(value, old, target, 0.5, 1.0), [0.5, 2.5, 0.125], rtol=1e-6)
+    far = losses.clipped_value_loss(jnp.array([1.1]), jnp.ones(1), jnp.array([5.0]), 0.5, 1.0)
+    np.testing.assert_allclose(far, [3.4], rtol=1e-6)  # 1 · (3.9 − ½)
+
+
 def test_explained_variance_against_numpy():
     prediction, target, *_ = draw(2)
     expected = 1.0 - np.var(target.astype(np.float64) - prediction) / np.var(target.astype(np.float64))
@@ -137,6 +154,8 @@ ELEMENTWISE = {
     "clip_fraction": lambda a, b, c, d: losses.clip_fraction(a, 0.2),
     "value_loss": lambda a, b, c, d: losses.value_loss(a, b),
     "clipped_value_loss": lambda a, b, c, d: losses.clipped_value_loss(a, b, c, 0.2),
+    "huber": lambda a, b, c, d: losses.huber(a, 0.7),
+    "huber_value_loss": lambda a, b, c, d: losses.value_loss(a, b, 0.7),
 }
 REDUCING = {
     "explained_variance": lambda a, b, c, d: losses.explained_variance(a, b),

@@ -201,6 +201,23 @@ def test_jit_and_stacked_runs_agree_with_one_run_at_a_time():
         np.testing.assert_allclose(normalised[run], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_values_are_standardised_and_restored():
+    """Targets 1, 3, 5, 7: mean 4, deviation √5."""
+    statistics = update(running_stats.init(()), jnp.array([[1.0, 3.0], [5.0, 7.0]]))
+    value = jnp.array([[4.0, 4.0 + 5**0.5, 4.0 - 100.0]])
+    standard = running_stats.normalize_values(statistics, value)
+    np.testing.assert_allclose(standard, [[0.0, 1.0, -100.0 / 5**0.5]], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(running_stats.denormalize_values(statistics, standard), value, rtol=1e-6)
+
+
+def test_values_are_never_divided_by_less_than_a_tenth():
+    nearly_equal = update(running_stats.init(()), jnp.array([2.0, 2.02]))  # mean 2.01, deviation 0.01
+    for statistics, mean in ((nearly_equal, 2.01), (running_stats.init(()), 0.0)):
+        standard = running_stats.normalize_values(statistics, jnp.array([3.01]))
+        np.testing.assert_allclose(standard, [(3.01 - mean) / 0.1], rtol=1e-5)
+        np.testing.assert_allclose(running_stats.denormalize_values(statistics, standard), [3.01], rtol=1e-6)
+
+
 def test_gradients_are_finite():
     constant = update(running_stats.init((SIZE,)), jnp.ones((5, SIZE)))
     for statistics in (running_stats.init((SIZE,)), constant):

@@ -209,6 +209,16 @@ def test_a_sweep_is_the_grid_of_its_entries():
     assert sweep_settings(Config()) == [{}]
 
 
+def test_an_algorithm_sweeps_what_it_traces():
+    skills = Config(algo="hmasd", sweep=("hmasd.extrinsic=0,100",))
+    assert sweep_settings(skills) == [{"hmasd.extrinsic": 0.0}, {"hmasd.extrinsic": 100.0}]
+    for algo, entry in (("ppo", "hmasd.extrinsic=1"), ("hmasd", "ppo.entropy-coefficient=1"), ("mat", "mat.width=8")):
+        with pytest.raises(UserError, match="cannot be swept"):
+            sweep_settings(Config(algo=algo, sweep=(entry,)))
+    with pytest.raises(UserError, match=r"sweep: hmasd\.low_entropy must be a number >= 0, not -1.0"):
+        sweep_settings(Config(algo="hmasd", sweep=("hmasd.low-entropy=-1",)))
+
+
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [

@@ -82,3 +82,11 @@ def summary(run_dir: Path) -> dict:
 def newest_checkpoint(run_dir: Path) -> Path:
     steps = [path for path in (run_dir / "checkpoints").iterdir() if path.name.isdigit()]
     return max(steps, key=lambda path: int(path.name))
+
+
+def fingerprint(run_dir) -> tuple[int, list]:
+    """Step, and path, shape, dtype and CRC-32 of every leaf of the newest checkpoint: the whole state, key included."""
+    path = newest_checkpoint(run_dir)
+    leaves = json.loads((path / "record.json").read_text())["content"]["leaves"]
+    assert len(leaves) > 30
+    return int(path.name), leaves

@@ -1,0 +1,57 @@
+"""The running statistics of the PPO family: all are frozen during a rollout and the update that learns from it."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrl_engine.algos.ppo_types import PPOStatistics
+from jaxrl_engine.core.algo_config import PPOConfig
+from jaxrl_engine.core.types import EnvSpec, TimeStep, Transition
+from jaxrl_engine.ops import running_stats
+from jaxrl_engine.ops.running_stats import RunningStatistics
+
+
+def init_statistics(config: PPOConfig, spec: EnvSpec, *, centralized: bool = False) -> PPOStatistics:
+    """Statistics of nothing, of what the configuration asks to be normalised."""
+
+    def of(shape: tuple[int, ...], wanted: bool) -> RunningStatistics | None:
+        return running_stats.init(shape) if wanted else None
+
+    return PPOStatistics(
+        observation=of(spec.observation.shape, config.normalize_observations),
+        discounted_return=of((), config.normalize_rewards),
+        value=of((), config.normalize_values),
+        global_state=of(spec.global_state.shape, config.normalize_observations and centralized),
+    )
+
+
+def normalize(statistics: RunningStatistics | None, seen: Array) -> Float[Array, "..."]:
+    """What a network is shown: float32, standardised where there are statistics."""
+    seen = seen.astype(jnp.float32)
+    return seen if statistics is None else running_stats.normalize(statistics, seen)
+
+
+def add_reward(
+    returned: Float[Array, "B A"] | None, timestep: TimeStep, gamma: Float[Array, ""]
+) -> tuple[Float[Array, "B A"] | None, Float[Array, "B A"] | None]:
+    """Carry the discounted sum of rewards `G = r + γ G` one step on; returns it and what the next step starts from."""
+    if returned is None:
+        return None, None
+    # `done` is that of the step which earned this reward: the sum starts afresh *after* it.
+    returned = timestep.reward + gamma * returned
+    return returned, jnp.where(timestep.done[:, None], 0.0, returned)
+
+
+def observe(statistics: PPOStatistics, steps: Transition, target: Float[Array, "T B A"]) -> PPOStatistics:
+    """Take a rollout into the statistics, after it has been learned from; `target` is as the critic predicts it."""
+    seen, returned, value, state = (
+        statistics.observation, statistics.discounted_return, statistics.value, statistics.global_state,
+    )  # fmt: skip
+    if seen is not None:
+        seen = running_stats.update(seen, steps.observation.astype(jnp.float32))
+    if returned is not None:
+        returned = running_stats.update(returned, steps.extras.discounted_return)
+    if value is not None:
+        value = running_stats.update(value, running_stats.denormalize_values(value, target))
+    if state is not None:
+        state = running_stats.update(state, steps.global_state.astype(jnp.float32))
+    return PPOStatistics(observation=seen, discounted_return=returned, value=value, global_state=state)

@@ -1,0 +1,97 @@
+"""The report of a benchmark of methods, on runs written by hand; the ablations as settings."""
+
+import json
+import shlex
+
+import pytest
+
+from benchmarks import hmasd_alice_and_bob as bench
+from benchmarks.learning import Job
+from jaxrl_engine.runtime.config import differences, load_config, parse, to_yaml
+
+STEPS = [150, 300]
+
+
+def finish(runs, name, seeds):
+    """A finished run of two evaluations, its last with the given success of each seed."""
+    job = Job(bench.METHODS[name], (runs / name).resolve(), 300, len(seeds), bench.EPISODES)
+    job.run_dir.mkdir(parents=True)
+    curve = [[0.0] * len(seeds), seeds]
+    rows = [{"env_steps": step, "Eval/success_rate": sum(each) / len(each), "Eval/success_rate_per_seed": each}
+            for step, each in zip(STEPS, curve, strict=True)]  # fmt: skip
+    (job.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = {"status": "finished", "random_policy": {"success_rate": 0.0}, "steps_per_second": 1e3, "versions": {}}
+    summary |= dict.fromkeys(["compile_seconds", "wall_seconds", "peak_memory_bytes", "platform"], 7)
+    job.origin.write_text(json.dumps({"command": shlex.join(job.command), "commit": "abc"}))
+    (job.run_dir / "summary.json").write_text(json.dumps(summary))
+    (job.run_dir / "config.yaml").write_text(to_yaml(job.config))
+
+
+def report(tmp_path, capsys, *arguments):
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--total-steps", "300"]
+    bench.main([*arguments, "--seeds", "3", "--report-only", *places])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+def test_the_report_names_every_seed(tmp_path, capsys):
+    finish(tmp_path / "runs", "hmasd", [0.5, 1.0, 0.75])
+    finish(tmp_path / "runs", "mappo", [0.0, 0.0, 0.0])
+    rows = report(tmp_path, capsys)
+    # mean 0.75, sd 0.25, t(0.975; 2) = 4.302653: 0.75 ± 0.62, cut at what a rate can be
+    assert rows["HMASD"][:4] == ["0.750", "0.13 to 1.00", "1.00 0.75 0.50", "0.738"]
+    assert rows["NoExRew (= HMASD)"][0] == "0.750"
+    assert rows["MAPPO"][:4] == ["0.000", "0.00 to 0.00", "0.00 0.00 0.00", "0"]
+    assert "MAT" not in rows
+    written = json.loads((tmp_path / "results" / "hmasd_alice_and_bob.json").read_text())
+    assert list(written["methods"]) == ["hmasd", "mappo"]
+    assert "--num-seeds 3" in written["methods"]["hmasd"]["command"]
+    assert (tmp_path / "results" / "hmasd_alice_and_bob.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_results_outlive_their_runs(tmp_path, capsys):
+    finish(tmp_path / "runs", "mat", [0.5, 0.5, 0.5])
+    report(tmp_path, capsys)
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    finish(tmp_path / "runs", "hmasd", [0.25, 0.25, 0.25])
+    rows = report(tmp_path, capsys, "--method", "hmasd")
+    assert (rows["MAT"][0], rows["HMASD"][0]) == ("0.500", "0.250")
+
+
+ABLATED = {
+    "no_team": {"hmasd.team_skills: 2 -> 1", "hmasd.team_discriminator: 0.1 -> 0.0"},
+    "no_indi": {"hmasd.individual_skills: 4 -> 1", "hmasd.individual_discriminator: 0.2 -> 0.0"},
+    "no_high": {"hmasd.high: 'learned' -> 'uniform'"},
+    "no_exrew": set(),
+    "no_inrew": {"hmasd.team_discriminator: 0.1 -> 0.0", "hmasd.individual_discriminator: 0.2 -> 0.0"},
+}
+
+
+@pytest.mark.parametrize("name", ABLATED)
+def test_an_ablation_takes_away_what_it_says_and_nothing_else(name, tmp_path):
+    whole, part = (Job(bench.METHODS[each], tmp_path / each).config for each in ("hmasd", name))
+    assert set(differences(whole, part)) == ABLATED[name]
+    assert (bench.SAME.get(name) == "hmasd") == (ABLATED[name] == set())
+
+
+@pytest.mark.parametrize("name", bench.METHODS)
+def test_the_command_resolves_to_the_configuration(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(bench.ROOT)
+    job = Job(bench.METHODS[name], tmp_path / name, None, 7, bench.EPISODES)
+    assert parse(job.command[3:]).config == job.config
+    assert job.config.total_steps == 3_000_000
+
+
+PUBLISHED = {
+    "num_envs": 32, "num_steps": 100, "ppo.learning_rate": 5e-4, "ppo.num_epochs": 15, "ppo.num_minibatches": 1,
+    "ppo.clip_epsilon": 0.2, "ppo.value_coefficient": 1.0, "ppo.huber_delta": 10.0, "ppo.gamma": 0.99,
+    "ppo.gae_lambda": 0.95, "ppo.normalize_values": True, "ppo.max_grad_norm": 10.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["hmasd", "mat", "mappo"])
+def test_parity_configurations_hold_the_published_values(name):
+    config = load_config(bench.ROOT / "configs" / bench.METHODS[name].config)
+    for dotted, value in PUBLISHED.items():
+        group, _, leaf = dotted.rpartition(".")
+        assert getattr(getattr(config, group) if group else config, leaf) == value, dotted
