@@ -76,7 +76,7 @@ def test_values_take_the_type_of_their_default():
 
 def test_every_native_world_keeps_the_protocol():
     native = native_envs()
-    assert len(native) == 15
+    assert len(native) == 17
     for env_id in native:
         env, params = make_env(env_id, {})
         assert isinstance(env, Environment) and env.spec.name == env_id
