@@ -67,8 +67,8 @@ STUDIES = {
             metric="success_rate",
         ),
         Study(
-            "color_lines", "Color Lines, one seed", "color_lines.yaml", 1, 4.5, (Reference("random play, 4,096 games", 0.52),),
-            metric="score",
+            "color_lines", "Color Lines, one seed", "color_lines.yaml", 1, 4.5,
+            (Reference("random play, 4,096 games", 0.52),), metric="score",
         ),
     )
 }  # fmt: skip
