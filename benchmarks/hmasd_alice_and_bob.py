@@ -4,7 +4,8 @@
     python -m benchmarks.hmasd_alice_and_bob --method hmasd mat   some of them; interrupted, the same command goes on
     python -m benchmarks.hmasd_alice_and_bob --report-only        only draw and tabulate what has been trained
 
-All seeds of a method train in one program. Methods whose runs are gone keep what the results file says of them.
+Every seed is a run of its own, and the report holds the seeds that are finished. Methods whose runs are gone keep what
+the results file says of them.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.learning import RESULTS, Job, result
+from benchmarks.learning import RESULTS, Job, result, train
 from benchmarks.machine import ROOT
 from benchmarks.report import table
 from benchmarks.studies import Reference, Study
@@ -28,7 +29,7 @@ NAME = "hmasd_alice_and_bob"
 
 def _study(name: str, title: str, config: str, published: float | None, *options: str) -> Study:
     references = () if published is None else (Reference("Yang et al. 2023, mean of 5 seeds", published, 3_000_000),)
-    return Study(name, title, config, 5, published or 0.0, references, "success_rate", options)
+    return Study(name, title, config, 5, published or 0.0, references, "success_rate", options, separate=True)
 
 
 _PARITY = "hmasd_alice_and_bob.yaml"
@@ -72,7 +73,7 @@ def per_seed(methods: Mapping[str, Mapping[str, Any]]) -> str:
             "" if not study.references else f"{study.references[0].value:.3g}",
             f"{measured['env_steps'][-1]:,}", f"{measured['run']['steps_per_second']:,.0f}",
         ])  # fmt: skip
-    header = ("method", "success", "95 %", "each seed", "published", "steps per seed", "steps/s, all seeds of a run")
+    header = ("method", "success", "95 %", "each seed", "published", "steps per seed", "steps/s, median")
     return table(header, rows)
 
 
@@ -116,10 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known: dict[str, Any] = json.loads(path.read_text())["methods"] if path.exists() else {}
     for name in options.method:
         job = Job(METHODS[name], (options.runs / name).resolve(), options.total_steps, options.seeds, EPISODES)
-        if not options.report_only and not job.finished():
-            job.train()
-        if job.finished():
-            known[name] = result(job)
+        finished = [each for each in job.runs() if each.finished()] if options.report_only else train(job.runs())
+        if finished:
+            known[name] = result(finished)
             methods = {name: known[name] for name in METHODS if name in known}
             path.write_text(json.dumps({"same": SAME, "methods": methods}, indent=1, allow_nan=False) + "\n")
     methods = {name: known[name] for name in METHODS if name in known}

@@ -1,4 +1,4 @@
-"""Learning curves over several seeds, trained together in one program, with what others reached beside them.
+"""Learning curves over several seeds, with what others reached beside them.
 
     python -m benchmarks.learning                         every study that is not finished yet, then the table
     python -m benchmarks.learning --task cartpole         one of them; interrupted, the same command goes on
@@ -44,6 +44,18 @@ class Job:
     total_steps: int | None = None
     seeds: int | None = None
     episodes: int = 128
+    first_seed: int = FIRST_SEED
+
+    def runs(self) -> list["Job"]:
+        """Return the runs of the engine that the study is made of: all seeds in one program, or each in its own."""
+        if not self.study.separate:
+            return [self]
+        seeds = range(self.first_seed, self.first_seed + (self.seeds or self.study.seeds))
+        study = dataclasses.replace(self.study, separate=False)
+        return [
+            dataclasses.replace(self, study=study, run_dir=self.run_dir / f"seed_{seed}", seeds=1, first_seed=seed)
+            for seed in seeds
+        ]
 
     @property
     def options(self) -> list[str]:
@@ -51,7 +63,7 @@ class Job:
         steps = [] if self.total_steps is None else ["--total-steps", str(self.total_steps)]
         evaluation = ["--evaluation.count", str(CURVE_POINTS), "--evaluation.episodes", str(self.episodes)]
         source = ["--config", str(Path("configs") / self.study.config), "--num-seeds", str(self.config.num_seeds)]
-        return [*source, *self.study.options, "--seed", str(FIRST_SEED), *steps, *evaluation]
+        return [*source, *self.study.options, "--seed", str(self.first_seed), *steps, *evaluation]
 
     @property
     def config(self) -> Config:
@@ -60,7 +72,7 @@ class Job:
         config = with_values(base, read_arguments(self.study.options, Config, {}))
         return dataclasses.replace(
             config,
-            seed=FIRST_SEED,
+            seed=self.first_seed,
             num_seeds=self.seeds or self.study.seeds,
             total_steps=self.total_steps or config.total_steps,
             evaluation=dataclasses.replace(config.evaluation, count=CURVE_POINTS, episodes=self.episodes),
@@ -125,17 +137,30 @@ def interval(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean - half, mean + half
 
 
-def result(job: Job) -> dict[str, Any]:
-    """Reduce a finished run to what is published."""
-    steps, returns = read_curve(job.run_dir, job.study.metric)
+def train(jobs: Sequence[Job]) -> list[Job]:
+    """Train what is unfinished, one run after another, and return the runs."""
+    for job in jobs:
+        if not job.finished():
+            job.train()
+    return list(jobs)
+
+
+def result(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Reduce the finished runs of a study to what is published; provenance and configuration are the first one's."""
+    job = jobs[0]
+    curves = [read_curve(each.run_dir, each.study.metric) for each in jobs]
+    steps, returns = curves[0][0], np.concatenate([returns for _, returns in curves], axis=1)
     low, high = interval(returns)
-    final, summary = returns[-1], json.loads((job.run_dir / "summary.json").read_text())
+    final, summaries = returns[-1], [json.loads((each.run_dir / "summary.json").read_text()) for each in jobs]
+    summary = summaries[0]
     measured = ("steps_per_second", "compile_seconds", "wall_seconds", "peak_memory_bytes", "platform", "versions")
+    runs = [{name: each[name] for name in measured} for each in summaries]
     return {
         "study": job.study.name,
         "title": job.study.title,
         **json.loads(job.origin.read_text()),
-        "run": {name: summary[name] for name in measured},
+        "run": {**runs[0], "steps_per_second": float(np.median([each["steps_per_second"] for each in runs]))},
+        "runs": len(runs),
         "config": config_to_dict(job.config),
         "env_steps": steps,
         "return_per_seed": returns.tolist(),
@@ -185,11 +210,11 @@ def draw(measured: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def publish(job: Job, results: Path) -> dict[str, Any]:
+def publish(jobs: Sequence[Job], results: Path) -> dict[str, Any]:
     """Write a finished study's JSON and PNG."""
-    measured = result(job)
+    measured = result(jobs)
     results.mkdir(parents=True, exist_ok=True)
-    path = results / f"learning_{job.study.name}.json"
+    path = results / f"learning_{measured['study']}.json"
     path.write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n")
     draw(measured, path.with_suffix(".png"))
     return measured
@@ -214,10 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     published = []
     for name in options.task:
         job = Job(STUDIES[name], (options.runs / name).resolve(), options.total_steps, options.seeds, options.episodes)
-        if not options.report_only and not job.finished():
-            job.train()
-        if job.finished():
-            published.append(publish(job, options.results))
+        jobs = job.runs() if options.report_only else train(job.runs())
+        if all(each.finished() for each in jobs):
+            published.append(publish(jobs, options.results))
     print(learning_table(published))
 
 

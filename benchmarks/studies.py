@@ -25,6 +25,7 @@ class Study:
     references: tuple[Reference, ...]
     metric: str = "return"  # of the evaluations
     options: tuple[str, ...] = ()  # of the engine's command line, laid over the configuration
+    separate: bool = False  # a run for each seed: on a CPU large networks train faster so than batched over seeds
 
 
 STUDIES = {

@@ -13,18 +13,21 @@ STEPS = [150, 300]
 
 
 def finish(runs, name, seeds):
-    """A finished run of two evaluations, its last with the given success of each seed."""
-    job = Job(bench.METHODS[name], (runs / name).resolve(), 300, len(seeds), bench.EPISODES)
-    job.run_dir.mkdir(parents=True)
-    curve = [[0.0] * len(seeds), seeds]
-    rows = [{"env_steps": step, "Eval/success_rate": sum(each) / len(each), "Eval/success_rate_per_seed": each}
-            for step, each in zip(STEPS, curve, strict=True)]  # fmt: skip
-    (job.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    summary = {"status": "finished", "random_policy": {"success_rate": 0.0}, "steps_per_second": 1e3, "versions": {}}
-    summary |= dict.fromkeys(["compile_seconds", "wall_seconds", "peak_memory_bytes", "platform"], 7)
-    job.origin.write_text(json.dumps({"command": shlex.join(job.command), "commit": "abc"}))
-    (job.run_dir / "summary.json").write_text(json.dumps(summary))
-    (job.run_dir / "config.yaml").write_text(to_yaml(job.config))
+    """Finished runs of two evaluations, the last with the given success of each seed; None: not begun."""
+    whole = Job(bench.METHODS[name], (runs / name).resolve(), 300, len(seeds), bench.EPISODES)
+    for rate, (job, success) in zip([1e3, 3e3, 2e3], zip(whole.runs(), seeds, strict=True), strict=True):
+        if success is None:
+            continue
+        job.run_dir.mkdir(parents=True)
+        rows = [
+            {"env_steps": step, "Eval/success_rate": value} for step, value in zip(STEPS, [0, success], strict=True)
+        ]
+        (job.run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        summary = {"status": "finished", "random_policy": {"success_rate": 0}, "steps_per_second": rate, "versions": {}}
+        summary |= dict.fromkeys(["compile_seconds", "wall_seconds", "peak_memory_bytes", "platform"], 7)
+        job.origin.write_text(json.dumps({"command": shlex.join(job.command), "commit": "abc"}))
+        (job.run_dir / "summary.json").write_text(json.dumps(summary))
+        (job.run_dir / "config.yaml").write_text(to_yaml(job.config))
 
 
 def report(tmp_path, capsys, *arguments):
@@ -39,14 +42,25 @@ def test_the_report_names_every_seed(tmp_path, capsys):
     finish(tmp_path / "runs", "mappo", [0.0, 0.0, 0.0])
     rows = report(tmp_path, capsys)
     # mean 0.75, sd 0.25, t(0.975; 2) = 4.302653: 0.75 ± 0.62, cut at what a rate can be
-    assert rows["HMASD"][:4] == ["0.750", "0.13 to 1.00", "1.00 0.75 0.50", "0.738"]
+    assert rows["HMASD"] == ["0.750", "0.13 to 1.00", "1.00 0.75 0.50", "0.738", "300", "2,000"]
     assert rows["NoExRew (= HMASD)"][0] == "0.750"
     assert rows["MAPPO"][:4] == ["0.000", "0.00 to 0.00", "0.00 0.00 0.00", "0"]
     assert "MAT" not in rows
     written = json.loads((tmp_path / "results" / "hmasd_alice_and_bob.json").read_text())
     assert list(written["methods"]) == ["hmasd", "mappo"]
-    assert "--num-seeds 3" in written["methods"]["hmasd"]["command"]
+    assert "--num-seeds 1 --seed 1000" in written["methods"]["hmasd"]["command"]
     assert (tmp_path / "results" / "hmasd_alice_and_bob.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_seeds_that_are_not_finished_are_left_out(tmp_path, capsys):
+    finish(tmp_path / "runs", "hmasd", [None, 0.25, 0.75])
+    assert report(tmp_path, capsys)["HMASD"][2] == "0.75 0.25"
+
+
+def test_every_seed_is_a_run_of_its_own(tmp_path):
+    jobs = Job(bench.METHODS["mat"], tmp_path / "mat", None, 3, bench.EPISODES).runs()
+    assert [(job.config.seed, job.config.num_seeds) for job in jobs] == [(1000, 1), (1001, 1), (1002, 1)]
+    assert len({job.run_dir for job in jobs}) == 3
 
 
 def test_results_outlive_their_runs(tmp_path, capsys):
@@ -77,7 +91,7 @@ def test_an_ablation_takes_away_what_it_says_and_nothing_else(name, tmp_path):
 @pytest.mark.parametrize("name", bench.METHODS)
 def test_the_command_resolves_to_the_configuration(name, tmp_path, monkeypatch):
     monkeypatch.chdir(bench.ROOT)
-    job = Job(bench.METHODS[name], tmp_path / name, None, 7, bench.EPISODES)
+    job = Job(bench.METHODS[name], tmp_path / name, None, 7, bench.EPISODES).runs()[-1]
     assert parse(job.command[3:]).config == job.config
     assert job.config.total_steps == 3_000_000
 

@@ -50,7 +50,7 @@ def test_interval_is_students():
 
 
 def test_result_of_a_run_written_by_hand(job, tmp_path):
-    measured = learning.publish(job, tmp_path / "results")
+    measured = learning.publish([job], tmp_path / "results")
     assert measured["final_return"] == 500.0
     assert measured["final_return_per_seed"] == [480.0, 490.0, 530.0]
     assert measured["threshold_met"] is True
