@@ -1,4 +1,4 @@
-"""`python -m jaxrl_engine.play RUN`: roll a saved policy; prints a table, and draws the arms it moves."""
+"""`python -m jaxrl_engine.play RUN`: roll a saved policy; prints a table, and draws what it does."""
 
 import dataclasses
 import sys
@@ -29,14 +29,16 @@ class Options:
     step: int | None = None
     """Environment step of the checkpoint (default: the one that evaluated best)."""
     gif: Path | None = None
-    """Where to write the moving picture (default: play.gif in the run's directory; only worlds with arms)."""
-    arms: int = 9
-    """Arms in the picture."""
+    """Where to write the moving picture (default: play.gif in the run's directory; only worlds that can be drawn)."""
+    screens: int = 9
+    """Worlds side by side in the picture."""
+    frames: int = 200
+    """Steps in the picture, at most."""
     platform: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "arms"):
+        for name in ("episodes", "screens", "frames"):
             require(getattr(self, name) >= 1, name, "a whole number >= 1", getattr(self, name))
 
 
@@ -73,7 +75,7 @@ def _play(run_dir: Path, arguments: Options) -> int:
     configure_platform(arguments.platform, 1)
     enable_compile_cache()
     from jaxrl_engine.modes.policy import load_policy
-    from jaxrl_engine.modes.record import film_arms
+    from jaxrl_engine.modes.record import film
     from jaxrl_engine.runtime.drawing import save_gif
 
     policy = load_policy(run_dir, run=arguments.run, step=arguments.step)
@@ -84,12 +86,12 @@ def _play(run_dir: Path, arguments: Options) -> int:
             {"policy": greedy, "random": policy.evaluate(arguments.episodes, seed=arguments.seed, uniform=True)}
         )
     )
-    film = film_arms(policy, arguments.arms, arguments.seed)
-    if film is None:
-        print(f"no picture: {policy.built.config.env} has no arm to draw")
+    watched = policy.watch(arguments.screens, arguments.frames, seed=arguments.seed)
+    if watched is None:
+        print(f"no picture: {policy.built.config.env} cannot be drawn")
         return 0
     path = arguments.gif or run_dir / "play.gif"
-    save_gif(film, path)
+    save_gif(film(watched), path)
     print(f"wrote {path}")
     return 0
 

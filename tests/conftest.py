@@ -4,6 +4,7 @@ Nothing here may import `jaxrl_engine` at the top: the hook that checks its anno
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Set before jax is imported, and through the environment, so that the programs the tests start share the cache.
@@ -43,6 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_of_one_file() -> Iterator[None]:
+    """Forget a file's programs at its end: each holds memory maps, and a process may have 65,530."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -87,12 +87,12 @@ def test_play_draws_arms_that_move(tmp_path):
     sizes = "--num-envs 2 --num-steps 4 --total-steps 16 --ppo.num-minibatches 1 --evaluation.episodes 2"
     done = run("--env", "reacher", "--env-params", "episode_length=7", *sizes.split(), "--run-dir", run_dir, "--quiet")
     assert done.returncode == 0, done.stderr
-    done = run(run_dir, "--episodes", 2, "--arms", 3, module="play")
+    done = run(run_dir, "--episodes", 2, "--screens", 3, module="play")
     assert done.returncode == 0, done.stderr
     assert "success_rate" in done.stdout
     with Image.open(run_dir / "play.gif") as film:
         assert film.n_frames >= 8
-        assert film.size == (320, 320)
+        assert film.size == (2 * 176, 2 * (176 + 18))
         first = film.convert("RGB").tobytes()
         film.seek(7)
         assert film.convert("RGB").tobytes() != first

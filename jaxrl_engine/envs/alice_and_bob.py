@@ -9,9 +9,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, Key, Shaped, UInt8
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.scene import Ink, Scene, distinct, make_scene
 from jaxrl_engine.core.spaces import Box, Discrete
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
@@ -115,6 +117,32 @@ class AliceAndBob:
             invalid_actions=state.invalid_actions + (~(right | left | up | down | stay)).sum(dtype=jnp.int32),
         )  # fmt: skip
         return next_state, self._timestep(next_state, collected.all() & ~state.collected.all())
+
+    def scene(self, state: AliceAndBobState, params: tuple[()]) -> Scene:
+        """Return the grid: buttons are cells, green while pressed and joined to their diamonds; agents are large discs.
+
+        A collected diamond is gone.
+        """
+        side = self.grid_size
+        pressed = (self._cell(state.position)[:, None] == self._buttons[None]).any(axis=0)
+        cells = jnp.where(self._canvas == WALL, Ink.WALL, Ink.NOTHING)
+        cells = cells.at[self._buttons].set(jnp.where(pressed, Ink.REACHED, Ink.GOAL))
+
+        def middle(row: ArrayLike, column: ArrayLike) -> Array:
+            return jnp.stack([jnp.asarray(column) + 0.5, side - jnp.asarray(row) - 0.5], axis=-1)
+
+        agents = middle(state.position[:, 0], state.position[:, 1])
+        buttons, diamonds = (middle(*np.divmod(where, side)) for where in (self._buttons, self._diamonds))
+        joins = jnp.concatenate([buttons, diamonds, jnp.full((self.num_pairs, 1), 0.06)], axis=1)
+        discs = jnp.concatenate([diamonds, agents])
+        radii = jnp.append(jnp.full(self.num_pairs, 0.22), jnp.full(self.num_agents, 0.36))
+        diamond_inks = jnp.where(state.collected, Ink.NOTHING, Ink.GOAL)
+        return make_scene(
+            (0.0, 0.0, float(side), float(side)), cells=cells.reshape(side, side),
+            lines=joins, line_inks=jnp.where(state.collected, Ink.NOTHING, Ink.FAINT),
+            discs=jnp.concatenate([discs, radii[:, None]], axis=1),
+            disc_inks=jnp.append(diamond_inks, distinct(jnp.arange(self.num_agents))), agents=agents,
+        )  # fmt: skip
 
     def _timestep(self, state: AliceAndBobState, won: Bool[Array, ""]) -> TimeStep:
         """Show the state; `won` says whether the step that led here collected the last diamond."""

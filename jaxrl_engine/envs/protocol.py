@@ -4,10 +4,12 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Key
 
+from jaxrl_engine.core.scene import Scene
 from jaxrl_engine.core.types import EnvSpec, TimeStep
 
 State = TypeVar("State")
 Params = TypeVar("Params", contravariant=True)
+Shown = TypeVar("Shown", contravariant=True)
 
 
 @runtime_checkable
@@ -29,3 +31,11 @@ class Environment(Protocol[State, Params]):
 
     def step(self, key: Key[Array, ""], state: State, action: Array, params: Params) -> tuple[State, TimeStep]:
         """Advance one step under the joint action `[A, *action.shape]`; report the true next observation."""
+
+
+@runtime_checkable
+class Pictured(Protocol[Shown, Params]):
+    """A world that can be drawn."""
+
+    def scene(self, state: Shown, params: Params) -> Scene:
+        """Return the picture of a state; its number of shapes is the world's, whatever the state."""

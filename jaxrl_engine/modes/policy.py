@@ -10,6 +10,7 @@ from jaxtyping import Array
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
 from jaxrl_engine.modes.build import Build, build
+from jaxrl_engine.modes.record import Watched, watch
 from jaxrl_engine.modes.session import summarize
 from jaxrl_engine.modes.train import make_program
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
@@ -18,6 +19,9 @@ from jaxrl_engine.runtime.run_directory import RunDirectory
 
 POLICY_STREAM = 2
 """Folded into the key of an evaluation asked for by hand: its episodes are not those seen during training."""
+
+FILM_STREAM = 3
+"""Likewise, of episodes to look at."""
 
 
 class SavedPolicy:
@@ -48,6 +52,12 @@ class SavedPolicy:
         key = jax.random.fold_in(jax.random.key(seed), POLICY_STREAM)
         results = self._evaluations[episodes](self.train_state, key, jnp.asarray(uniform))
         return summarize(jax.device_get(results))
+
+    def watch(self, worlds: int, num_steps: int, *, seed: int = 0) -> Watched | None:
+        """Play one greedy episode, or its first `num_steps` steps, in each of some worlds; None: it has no picture."""
+        key = jax.random.fold_in(jax.random.key(seed), FILM_STREAM)
+        limit = min(num_steps, self.built.env.spec.time_limit or num_steps)
+        return watch(self.built, self.train_state, key, worlds, limit)
 
     def _decide(self, train_state: TrainState, memory: PyTree, timestep: TimeStep) -> tuple[Array, PyTree]:
         decision, memory = self.built.algorithm.act(train_state, memory, timestep, None)

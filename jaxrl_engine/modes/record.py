@@ -1,52 +1,155 @@
-"""What a saved policy does, step by step, for those who want to look at it."""
+"""What a policy does, step by step, for those who want to look at it: films, and where agents are under each skill."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxrl_engine.core.types import PyTree, TimeStep
-from jaxrl_engine.envs.reacher.env import TOLERANCE, Reacher
-from jaxrl_engine.modes.policy import SavedPolicy
+from jaxrl_engine.algos.hmasd.types import HMASDCarry
+from jaxrl_engine.core.scene import Scene
+from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.core.types import Leaf, PyTree, TimeStep, TrainState
+from jaxrl_engine.envs.protocol import Pictured
+from jaxrl_engine.modes.build import Build
+from jaxrl_engine.modes.evaluate import greedy_policy
 from jaxrl_engine.runtime.drawing import Film
 
+MOST_BINS = 32
+"""Along a side of a map of a world without cells."""
+MAPS_EPISODES, MAPS_STEPS = 64, 200
+MAPS_STREAM = 4
+"""Folded into a run's seed key: the episodes of its maps are not those of its evaluations."""
 
-def film_arms(policy: SavedPolicy, count: int, seed: int = 0) -> Film | None:
-    """Play one greedy episode with each of `count` arms; None where the world has no arm to show."""
-    env = policy.built.env
-    if not isinstance(env, Reacher):
+
+class Watched(Struct):
+    """One greedy episode in each of `B` worlds, `F = 1 + T` frames of it; an ended one stays as it ended."""
+
+    scenes: Scene  # [F, B, …]
+    reward: Float[Leaf, "*frames B"]  # mean over agents; 0 in the first frame and after the end
+    running: Bool[Leaf, "*frames B"]  # the frame belongs to the episode
+    done: Bool[Leaf, "*frames B"]  # the episode is over in this frame
+    metrics: dict[str, Float[Leaf, "*frames B"]]
+    skills: Int[Leaf, "*frames B tokens"] | None  # in force: the team's, then each agent's; None: the policy has none
+
+
+class _Loop(Struct):
+    env: PyTree
+    timestep: TimeStep
+    memory: PyTree
+    done: Bool[Leaf, "B"]
+
+
+def watch(built: Build, train_state: TrainState, key: Key[Array, ""], count: int, num_steps: int) -> Watched | None:
+    """Act greedily for `num_steps` steps in `count` worlds; None where the world cannot be drawn. The key is consumed.
+
+    `train_state` is that of one run, without the axis `S`.
+    """
+    env, params = built.env, built.env_params
+    if not isinstance(env, Pictured):
         return None
-    states, _ = play_episode(policy, count, env.episode_length, seed)
-    joints = np.asarray(jax.vmap(jax.vmap(env.link_positions))(states))
-    target = np.asarray(states.target)
-    distance = np.linalg.norm(joints[:, :, -1] - target, axis=-1)
-    return Film(
-        joints=joints, target=target, reached=distance <= TOLERANCE * env.total_length, reach=env.total_length * 1.05
+    reset, step_all = jax.vmap(env.reset, in_axes=(0, None)), jax.vmap(env.step, in_axes=(0, 0, 0, None))
+    scene = jax.vmap(env.scene, in_axes=(0, None))
+    policy = greedy_policy(built.algorithm, train_state)
+
+    def step(loop: _Loop, key: Key[Array, ""]) -> tuple[_Loop, Watched]:
+        key_act, key_step = jax.random.split(key)
+        action, memory = policy(loop.memory, loop.timestep, key_act)
+        seen = Watched(
+            scenes=scene(loop.env, params), running=~loop.done, done=loop.done | loop.timestep.done,
+            reward=jnp.where(loop.done, 0.0, loop.timestep.reward.mean(axis=-1)),
+            metrics=loop.timestep.metrics, skills=memory.skills if isinstance(memory, HMASDCarry) else None,
+        )  # fmt: skip
+        after = step_all(jax.random.split(key_step, count), loop.env, action, params)
+        env_state, timestep = _hold(seen.done, (loop.env, loop.timestep), after)
+        return _Loop(env=env_state, timestep=timestep, memory=memory, done=seen.done), seen
+
+    @jax.jit
+    def run(key: Key[Array, ""]) -> Watched:
+        key_reset, key_steps = jax.random.split(key)
+        env_state, timestep = reset(jax.random.split(key_reset, count), params)
+        memory = built.algorithm.initial_carry(count)
+        first = _Loop(env=env_state, timestep=timestep, memory=memory, done=jnp.zeros(count, bool))
+        return jax.lax.scan(step, first, jax.random.split(key_steps, num_steps + 1))[1]
+
+    return jax.device_get(run(key))
+
+
+def film(watched: Watched) -> Film:
+    """Return the episodes up to the frame in which the last one ends, captioned with return, step and skills."""
+    frames = int(watched.running.any(axis=1).sum())
+    returns, steps = np.cumsum(watched.reward, axis=0), np.cumsum(watched.running, axis=0) - 1
+
+    def caption(frame: int, world: int) -> str:
+        text = f"R {returns[frame, world]:.3g}  S {steps[frame, world]}"
+        if watched.skills is None:
+            return text
+        team, *each = watched.skills[frame, world]
+        return f"{text}  Z {team}  z {' '.join(map(str, each))}"
+
+    captions = tuple(tuple(caption(frame, world) for world in range(returns.shape[1])) for frame in range(frames))
+    return Film(scenes=jax.tree.map(lambda leaf: leaf[:frames], watched.scenes), captions=captions)
+
+
+class SkillMaps(Struct):
+    """Where agents were under each skill, over greedy episodes."""
+
+    counts: Float[np.ndarray, "A skills height width"]  # frames; the top row first
+    agents: tuple[str, ...]
+    skills: tuple[str, ...]
+    title: str
+
+
+def skill_maps(built: Build, train_state: TrainState) -> SkillMaps | None:
+    """Watch greedy episodes of a policy with skills; None where the world does not show where its agents are."""
+    key = jax.random.fold_in(jax.random.key(built.config.seed), MAPS_STREAM)
+    steps = min(MAPS_STEPS, built.env.spec.time_limit or MAPS_STEPS)
+    watched, skills = watch(built, train_state, key, MAPS_EPISODES, steps), built.config.hmasd
+    counts = None if watched is None else occupancy(watched, skills.team_skills, skills.individual_skills)
+    if counts is None:
+        return None
+    own = tuple(f"own skill z = {skill}" for skill in range(skills.individual_skills))
+    team = tuple(f"team's skill Z = {skill}" for skill in range(skills.team_skills))
+    title = f"{built.config.env}: where each agent is under each skill, {MAPS_EPISODES} greedy episodes"
+    return SkillMaps(
+        counts=counts, agents=tuple(f"agent {agent}" for agent in range(len(counts))), skills=own + team, title=title
     )
 
 
-def play_episode(policy: SavedPolicy, count: int, num_steps: int, seed: int) -> tuple[PyTree, TimeStep]:
-    """Act greedily for `num_steps` steps in `count` worlds; returns states and time steps `[T + 1, B, …]`.
+def occupancy(
+    watched: Watched, team_skills: int, individual_skills: int
+) -> Float[np.ndarray, "A skills height width"] | None:
+    """Count how often each agent was in each part of the world under each skill, its own ones first, then the team's.
 
-    Nothing is reset on the way: ask for no more steps than an episode has.
+    `[a, k]` adds up to the frames in which agent `a` was under skill `k` inside the picture's extent. None where
+    agents have no place, or no skills.
     """
-    built = policy.built
-    reset = jax.vmap(built.env.reset, in_axes=(0, None))
-    step = jax.vmap(built.env.step, in_axes=(0, 0, 0, None))
+    places = np.asarray(watched.scenes.agents)  # [F, B, A, 2]
+    if watched.skills is None or not places.shape[2]:
+        return None
+    rows, columns = watched.scenes.cells.shape[2:] if watched.scenes.cells.size else (MOST_BINS, MOST_BINS)
+    left, bottom, right, top = watched.scenes.extent[0, 0]
+    edges = np.linspace(bottom, top, rows + 1), np.linspace(left, right, columns + 1)
+    team, individual = watched.skills[..., 0], watched.skills[..., 1:]
 
-    @jax.jit
-    def run(key: jax.Array) -> tuple[PyTree, TimeStep]:
-        key_reset, key_step = jax.random.split(key)
-        begin = reset(jax.random.split(key_reset, count), built.env_params)
+    def count(agent: int, chosen: Any) -> np.ndarray:
+        x, y = places[:, :, agent][chosen & watched.running].T
+        return np.histogram2d(y, x, bins=edges)[0][::-1]  # the top row first
 
-        def one(loop: tuple[Any, TimeStep, PyTree], key: jax.Array) -> tuple[Any, tuple[Any, TimeStep]]:
-            state, seen, memory = loop
-            action, memory = policy(seen, memory)
-            state, seen = step(jax.random.split(key, count), state, action, built.env_params)
-            return (state, seen, memory), (state, seen)
+    return np.stack([
+        np.stack(
+            [count(agent, individual[..., agent] == skill) for skill in range(individual_skills)]
+            + [count(agent, team == skill) for skill in range(team_skills)]
+        )
+        for agent in range(places.shape[2])
+    ])  # fmt: skip
 
-        _, rest = jax.lax.scan(one, (*begin, policy.memory(count)), jax.random.split(key_step, num_steps))
-        return jax.tree.map(lambda first, later: jnp.concatenate([first[None], later]), begin, rest)
 
-    return run(jax.random.key(seed))
+def _hold(ended: Bool[Array, "B"], old: PyTree, new: PyTree) -> PyTree:
+    """Keep `old` where an episode has ended."""
+
+    def one(old: Array, new: Array) -> Array:
+        return jnp.where(ended.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+    return jax.tree.map(one, old, new)

@@ -9,18 +9,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxrl_engine.algos.hmasd.learner import HMASD
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TrainState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluate import EpisodeResults
 from jaxrl_engine.modes.probe import split_times
+from jaxrl_engine.modes.record import skill_maps
 from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points, summarize
 from jaxrl_engine.modes.sync import RunState, SyncProgram
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.config import config_to_dict, differences, load_config
 from jaxrl_engine.runtime.devices import CompileClock, data_mesh, environment_record, peak_memory_bytes
+from jaxrl_engine.runtime.drawing import save_maps
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress
@@ -147,7 +151,25 @@ def _train(
         state=outcome.status, env_steps=summary["env_steps"], updates=outcome.updates,
         steps_per_second=summary["steps_per_second"], message=outcome.message,
     )  # fmt: skip
+    if outcome.status == "finished" and isinstance(built.algorithm, HMASD):
+        _draw_skills(built, outcome, run.path / "skills.png", progress)
     return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
+
+
+def _draw_skills(built: Build, outcome: Outcome, path: Path, progress: Progress) -> None:
+    """Leave a picture of where agents are under each skill, of the run that evaluated best."""
+    train_state = outcome.state.train_state
+    if built.num_runs is not None:
+        best = int(np.argmax(outcome.evaluation["return_per_seed"]))
+        train_state = jax.tree.map(lambda leaf: leaf[best], train_state)
+    maps = skill_maps(built, train_state)
+    if maps is None:
+        progress.message(f"no map of the skills: {built.config.env} does not show where its agents are")
+        return
+    try:
+        save_maps(maps.counts, maps.agents, maps.skills, maps.title, path)
+    except OSError as error:
+        raise RunError(f"{path}: {one_line(error)}") from error
 
 
 def _first_state(built: Build, program: SyncProgram, store: CheckpointStore, resuming: bool) -> tuple[RunState, int]:

@@ -1,67 +1,128 @@
-"""Moving pictures of planar arms, drawn with Pillow: no window, no graphics driver."""
+"""Pictures drawn with Pillow, without a window or a graphics driver: films of worlds, and maps of how often."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Float
-from PIL import Image, ImageDraw
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
 
+from jaxrl_engine.core.scene import Ink, Scene
 from jaxrl_engine.core.struct import Struct
 
-PANEL_PIXELS = 160
+PANEL_PIXELS = 176
+CAPTION_PIXELS = 18
 SUPERSAMPLING = 2  # drawn larger, then reduced: smooth edges
-FRAME_MILLISECONDS = 60
+FRAME_MILLISECONDS = 80
 HOLD_FRAMES = 12  # the last frame stays a while before the loop begins again
-BACKGROUND, GRID, ARM, JOINT = "#ffffff", "#e3e6ea", "#33506b", "#16283a"
-TARGET, REACHED = "#d9822b", "#2f9e5b"
+MARGIN = 0.04  # of a panel, around the scene
+BACKGROUND, CAPTION, FRAME = "#ffffff", "#33414e", "#d5dae0"
+COLOURS = {
+    Ink.FAINT: "#e8ebef", Ink.WALL: "#8a94a0", Ink.BODY: "#33506b", Ink.JOINT: "#16283a",
+    Ink.GOAL: "#e9a13b", Ink.REACHED: "#2f9e5b",
+}  # fmt: skip
+DISTINCT_COLOURS = ("#1f6fb4", "#d1495b", "#6b4fa0", "#00898a", "#b5651d", "#7a9a01", "#c45ab3", "#5b6770")
 
 
 class Film(Struct):
-    """What is to be seen of `B` arms over `T` frames. Lengths in metres, the shoulder at the origin."""
+    """What is to be seen of `B` worlds over `T` frames."""
 
-    joints: Float[np.ndarray, "T B points 2"]  # shoulder, joints, tip
-    target: Float[np.ndarray, "T B 2"]
-    reached: Bool[np.ndarray, "T B"]
-    reach: float  # radius shown around the shoulder
+    scenes: Scene  # [T, B, …], NumPy
+    captions: tuple[tuple[str, ...], ...]  # [T][B], one line under each panel
+
+
+def colour(ink: int) -> str:
+    """Return the colour in which an ink other than `Ink.NOTHING` is drawn."""
+    return COLOURS[Ink(ink)] if ink < Ink.FIRST else DISTINCT_COLOURS[(ink - Ink.FIRST) % len(DISTINCT_COLOURS)]
 
 
 def save_gif(film: Film, path: Path) -> None:
-    """Write the film as an endless GIF, one panel per arm."""
-    frames = [_frame(film, index) for index in range(film.joints.shape[0])]
+    """Write the film as an endless GIF, one panel per world."""
+    frames = [_frame(film, index) for index in range(len(film.captions))]
     frames += frames[-1:] * HOLD_FRAMES
-    palette = frames[-1].quantize(colors=32)
+    palette = frames[-1].quantize(colors=64)
     images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MILLISECONDS, loop=0, optimize=True)
 
 
-def _frame(film: Film, index: int) -> Image.Image:
-    count = film.joints.shape[1]
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    size = PANEL_PIXELS * SUPERSAMPLING
-    image = Image.new("RGB", (columns * size, rows * size), BACKGROUND)
+def draw_scene(scene: Scene, pixels: int) -> Image.Image:
+    """Return a square picture of one scene (without batch axes)."""
+    image = Image.new("RGB", (pixels, pixels), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    for arm in range(count):
-        corner = np.array([arm % columns, arm // columns]) * size
-        _panel(draw, film, index, arm, corner, size)
-    return image.resize((columns * PANEL_PIXELS, rows * PANEL_PIXELS), Image.Resampling.LANCZOS)
+    left, bottom, right, top = (float(edge) for edge in scene.extent)
+    scale = (1 - 2 * MARGIN) * pixels / max(right - left, top - bottom)
+    corner = np.array([pixels - scale * (right - left), pixels - scale * (top - bottom)]) / 2
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return float(corner[0] + scale * (x - left)), float(corner[1] + scale * (top - y))
+
+    rows, columns = scene.cells.shape
+    for row, column in zip(*np.nonzero(scene.cells), strict=True):
+        width, height = (right - left) / columns, (top - bottom) / rows
+        x, y = left + column * width, top - row * height
+        draw.rectangle((*place(x, y), *place(x + width, y - height)), fill=colour(int(scene.cells[row, column])))
+    for (x0, y0, x1, y1, width), ink in _drawn(scene.lines, scene.line_inks):
+        draw.line((place(x0, y0), place(x1, y1)), fill=colour(ink), width=max(round(scale * width), 1))
+    for (x, y, radius), ink in _drawn(scene.discs, scene.disc_inks):
+        (u, v), r = place(x, y), max(scale * radius, 1.0)
+        draw.ellipse((u - r, v - r, u + r, v + r), fill=colour(ink))
+    return image
 
 
-def _panel(draw: ImageDraw.ImageDraw, film: Film, index: int, arm: int, corner: np.ndarray, size: int) -> None:
-    scale = 0.46 * size / film.reach
-    middle = corner + size / 2
+def save_maps(
+    maps: Float[np.ndarray, "rows columns height width"], row_names: Sequence[str], column_names: Sequence[str],
+    title: str, path: Path,
+) -> None:  # fmt: skip
+    """Write a table of maps as a PNG; each map's darkest cell is its largest value, white is 0.
 
-    def place(point: np.ndarray) -> tuple[float, float]:
-        return float(middle[0] + scale * point[0]), float(middle[1] - scale * point[1])
+    A map without any value is crossed out.
+    """
+    rows, columns = maps.shape[:2]
+    edge, size, font = 84, PANEL_PIXELS, ImageFont.load_default(12)
+    image = Image.new("RGB", (edge + columns * size, 2 * CAPTION_PIXELS + 12 + rows * size), BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    draw.text((8, 6), title, fill=CAPTION, font=ImageFont.load_default(13))
+    above = 2 * CAPTION_PIXELS + 8
+    for column, name in enumerate(column_names):
+        draw.text((edge + column * size, above - CAPTION_PIXELS), name, fill=CAPTION, font=font)
+    for row, name in enumerate(row_names):
+        draw.text((8, above + row * size), name, fill=CAPTION, font=font)
+        for column in range(columns):
+            corner = (edge + column * size, above + row * size)
+            box = (*corner, corner[0] + size - 10, corner[1] + size - 10)
+            image.paste(_heat(maps[row, column], size - 10), corner)
+            draw.rectangle(box, outline=FRAME)
+            if not maps[row, column].any():
+                draw.line(box, fill=FRAME)
+    image.save(path)
 
-    def disc(point: np.ndarray, radius: float, **paint: str | int) -> None:
-        x, y = place(point)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), **paint)  # type: ignore[arg-type]
 
-    disc(np.zeros(2), scale * film.reach, outline=GRID, width=SUPERSAMPLING)
-    disc(film.target[index, arm], 0.03 * size, fill=REACHED if film.reached[index, arm] else TARGET)
-    points = film.joints[index, arm]
-    draw.line([place(point) for point in points], fill=ARM, width=round(0.025 * size), joint="curve")
-    for point in points:
-        disc(point, 0.016 * size, fill=JOINT)
+def _heat(values: Float[np.ndarray, "height width"], pixels: int) -> Image.Image:
+    share = values / max(float(values.max()), 1e-30)
+    paper, ink = np.array([255.0, 255.0, 255.0]), np.array([20.0, 60.0, 110.0])
+    shade = paper + np.sqrt(share)[..., None] * (ink - paper)
+    return Image.fromarray(shade.astype(np.uint8)).resize((pixels, pixels), Image.Resampling.NEAREST)
+
+
+def _drawn(shapes: Any, inks: Any) -> list[tuple[tuple[float, ...], int]]:
+    """Return those shapes that have an ink, as Python numbers."""
+    return [(tuple(map(float, shape)), int(ink)) for shape, ink in zip(shapes, inks, strict=True) if ink]
+
+
+def _frame(film: Film, index: int) -> Image.Image:
+    captions = film.captions[index]
+    columns = math.ceil(math.sqrt(len(captions)))
+    rows = math.ceil(len(captions) / columns)
+    height = PANEL_PIXELS + CAPTION_PIXELS
+    picture = Image.new("RGB", (columns * PANEL_PIXELS, rows * height), BACKGROUND)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    for number, caption in enumerate(captions):
+        corner = (number % columns * PANEL_PIXELS, number // columns * height)
+        scene = jax.tree.map(lambda leaf, number=number: leaf[index, number], film.scenes)
+        panel = draw_scene(scene, SUPERSAMPLING * PANEL_PIXELS)
+        picture.paste(panel.resize((PANEL_PIXELS, PANEL_PIXELS), Image.Resampling.LANCZOS), corner)
+        draw.text((corner[0] + 7, corner[1] + PANEL_PIXELS - 2), caption, fill=CAPTION, font=font)
+    return picture

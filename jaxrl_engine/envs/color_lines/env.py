@@ -6,9 +6,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Key, UInt8
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.scene import Ink, Scene, distinct, make_scene
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete, MultiDiscrete
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
@@ -170,6 +172,20 @@ class ColorLines:
             {name: value.astype(jnp.float32) for name, value in metrics.items()},
         )  # fmt: skip
         return next_state, timestep.replace(action_mask=self._mask(next_state))
+
+    def scene(self, state: ColorLinesState, params: tuple[()]) -> Scene:
+        """Return the board, and in a row above it the colours that come next."""
+        rows, columns = np.divmod(np.arange(CELLS), SIDE)
+        balls = jnp.append(state.board.ravel(), state.upcoming)
+        x = np.append(columns + 0.5, SIDE / 2 + np.arange(SPAWNS) - (SPAWNS - 1) / 2)
+        y = np.append(SIDE - rows - 0.5, np.full(SPAWNS, SIDE + 0.5))
+        radii = np.append(np.full(CELLS, 0.4), np.full(SPAWNS, 0.25))
+        squares = Ink.FAINT * (np.add.outer(np.arange(SIDE), np.arange(SIDE)) % 2)
+        cells = np.concatenate([np.zeros((1, SIDE), int), squares])
+        return make_scene(
+            (0.0, 0.0, float(SIDE), SIDE + 1.0), cells=cells, discs=np.stack([x, y, radii], axis=1),
+            disc_inks=jnp.where(balls == EMPTY, Ink.NOTHING, distinct(balls)),
+        )  # fmt: skip
 
     def _cells(self, action: Int[Array, "*choices"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
         """Return the cells a move leads from and to, off the board where the action is out of range."""

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.scene import Scene
 from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
@@ -25,7 +26,7 @@ from jaxrl_engine.envs.reacher.body import (
     uniform_body,
 )
 from jaxrl_engine.envs.reacher.physics import Advance, physics
-from jaxrl_engine.envs.reacher.view import observation_size, observe
+from jaxrl_engine.envs.reacher.view import arm_scene, observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
 
 TOLERANCE = 0.05  # of the arm's length: closer than this the tip has reached the target
@@ -167,6 +168,13 @@ class Reacher:
     def link_positions(self, state: ReacherState) -> Float[Array, "points 2"]:
         """Return where shoulder, joints and tip are, in metres: one point more than there are slots for links."""
         return link_positions(state.body.lengths, state.angles)
+
+    def scene(self, state: ReacherState, params: Body) -> Scene:
+        """Return the arm and its target, green once it counts as reached."""
+        points, length = self.link_positions(state), state.body.lengths.sum()
+        reached = jnp.linalg.norm(points[-1] - state.target) <= TOLERANCE * length
+        reach = 1.05 * self.total_length
+        return arm_scene(points, state.target, TOLERANCE * self.total_length, reached, (-reach, -reach, reach, reach))
 
     @functools.cached_property
     def _advance(self) -> Advance:

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxrl_engine.core.scene import Ink, Scene, make_scene
 from jaxrl_engine.envs.reacher.body import Body
 
 TOKEN = 10
@@ -51,3 +52,27 @@ def split(observation: Any) -> tuple[Float[Array, "*batch links token"], Bool[Ar
     links = (observation.shape[-1] - GLOBAL) // TOKEN
     tokens = observation[..., : TOKEN * links].reshape(*observation.shape[:-1], links, TOKEN)
     return tokens, tokens[..., -1] > 0.5, observation[..., TOKEN * links :]
+
+
+def arm_scene(
+    points: Float[Array, "points 2"],
+    goal: Float[Array, "2"],
+    goal_radius: float,
+    reached: Bool[Array, ""],
+    extent: tuple[float, float, float, float],
+    walls: Any = None,
+) -> Scene:
+    """Return the picture of an arm through `points` (shoulder, joints, tip), its goal, and walls `[n, 2, 2]`."""
+    width = 0.02 * (extent[2] - extent[0])
+    barriers = jnp.zeros((0, 2, 2)) if walls is None else jnp.asarray(walls)
+    ends = jnp.concatenate([barriers, jnp.stack([points[:-1], points[1:]], axis=1)])
+    lines = jnp.concatenate([ends.reshape(-1, 4), jnp.full((len(ends), 1), width)], axis=1)
+    joints = jnp.concatenate([points, jnp.full((len(points), 1), 0.7 * width)], axis=1)
+    target = jnp.append(goal, goal_radius)[None]
+    return make_scene(
+        extent,
+        lines=lines,
+        line_inks=jnp.array([Ink.WALL] * len(barriers) + [Ink.BODY] * (len(points) - 1)),
+        discs=jnp.concatenate([target, joints]),
+        disc_inks=jnp.append(jnp.where(reached, Ink.REACHED, Ink.GOAL), jnp.full(len(points), Ink.JOINT)),
+    )

@@ -11,13 +11,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.scene import Scene
 from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
 from jaxrl_engine.envs.reacher import planar
 from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, check_body, link_positions, motor_effort, uniform_body
 from jaxrl_engine.envs.reacher.geometry import segment_to_segment
-from jaxrl_engine.envs.reacher.view import observation_size, observe
+from jaxrl_engine.envs.reacher.view import arm_scene, observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
 
 GOAL = (1.2, 0.7)  # m from the shoulder, y upwards
@@ -30,6 +31,7 @@ START = np.deg2rad(110.0)  # the arm leans away from the walls
 JITTER = np.deg2rad(5.0)  # of each joint angle at the start
 CONTACT_COST = 0.02
 ARRIVAL = 1.0
+VIEW = (-1.2, -1.3, 2.4, 2.3)  # m: what a picture shows: left, bottom, right, top
 METRICS = ("success", "final_distance", "wall_contacts", "self_contacts", "nan_actions")
 
 
@@ -133,6 +135,11 @@ class ReacherZigzag:
     def link_positions(self, state: ZigzagState) -> Float[Array, "points 2"]:
         """Return where shoulder, joints and tip are, in metres."""
         return link_positions(state.body.lengths, state.angles)
+
+    def scene(self, state: ZigzagState, params: Body) -> Scene:
+        """Return the course and the arm; the goal is green where the tip has arrived."""
+        reached = self.goal_distance(state) <= GOAL_RADIUS
+        return arm_scene(self.link_positions(state), jnp.asarray(GOAL), GOAL_RADIUS, reached, VIEW, WALLS)
 
     def goal_distance(self, state: ZigzagState) -> Float[Array, ""]:
         """Distance from the tip to the goal, in metres."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.scene import Scene
 from jaxrl_engine.core.types import EnvSpec, TimeStep
 from jaxrl_engine.envs.uav.fleet import Fleet, FleetState, Service
 
@@ -80,6 +81,10 @@ class UavCoverage(Fleet):
             "invalid_actions": state.invalid_actions,
         }
         return state, self._show(state, service, reward, metrics)
+
+    def scene(self, state: FleetState, params: tuple[()]) -> Scene:
+        """Return the area from above."""
+        return self.draw(state, self.serve(state))
 
     def _show(
         self, state: FleetState, service: Service, reward: Float[Array, ""], metrics: dict[str, Float[Array, ""]]

@@ -5,9 +5,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.scene import Ink, Scene, distinct, make_scene
 from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
@@ -167,6 +169,40 @@ class Fleet:
             observation=observation, global_state=global_state, action_mask=None,
             reward=jnp.broadcast_to(reward, (self.num_uavs,)), terminated=jnp.zeros((), bool),
             truncated=state.time >= self.episode_length, metrics=metrics,
+        )  # fmt: skip
+
+    def draw(
+        self, state: FleetState, service: Service, stations: Float[Array, "stations 3"] | None = None,
+        backhaul: Bool[Array, "uavs sites"] | None = None,
+    ) -> Scene:  # fmt: skip
+        """Return the area from above: each UAV in an ink of its own, with a line to every user it serves.
+
+        Sites are the UAVs, then the ground stations; `backhaul` says between which there is a link.
+        """
+        flat = state.positions[:, :2]
+        sites = flat if stations is None else jnp.concatenate([flat, stations[:, :2]])
+        served = service.serving >= 0
+        user_lines = jnp.concatenate([state.users, flat[service.serving]], axis=1)
+        user_inks = jnp.where(served, distinct(service.serving), Ink.NOTHING)
+        links = jnp.zeros((self.num_uavs, 0), bool) if backhaul is None else backhaul
+        uav, site = np.divmod(np.arange(links.size), max(links.shape[1], 1))
+        lines = jnp.concatenate([user_lines, jnp.concatenate([flat[uav], sites[site]], axis=1)])
+        thickness = self.side * jnp.append(jnp.full(self.num_users, 0.002), jnp.full(links.size, 0.005))
+        grounds = len(sites) - self.num_uavs
+        radii = np.repeat([0.008, 0.02, 0.025], [self.num_users, self.num_uavs, grounds])
+        inks = [
+            jnp.where(served, user_inks, Ink.JOINT),
+            distinct(jnp.arange(self.num_uavs)),
+            jnp.full(grounds, Ink.GOAL),
+        ]
+        discs = jnp.concatenate([state.users, sites])
+        margin = 0.03 * self.side
+        return make_scene(
+            (-margin, -margin, self.side + margin, self.side + margin),
+            lines=jnp.concatenate([lines, thickness[:, None]], axis=1),
+            line_inks=jnp.append(user_inks, jnp.where(links.ravel(), Ink.WALL, Ink.NOTHING)),
+            discs=jnp.concatenate([discs, self.side * jnp.asarray(radii)[:, None]], axis=1),
+            disc_inks=jnp.concatenate(inks), agents=flat,
         )  # fmt: skip
 
     @property

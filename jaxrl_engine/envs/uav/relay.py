@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxrl_engine.core.config import require
+from jaxrl_engine.core.scene import Scene
 from jaxrl_engine.core.types import EnvSpec, TimeStep
 from jaxrl_engine.envs.uav.backhaul import Routes, find_routes, link_rate, pairwise_distance
 from jaxrl_engine.envs.uav.fleet import Fleet, FleetState, Service
@@ -97,6 +98,15 @@ class UavRelay(Fleet):
             "invalid_actions": state.invalid_actions,
         }
         return state, self._show(state, service, routes, self._reward(metrics, hops), metrics)
+
+    def scene(self, state: FleetState, params: tuple[()]) -> Scene:
+        """Return the area from above, with every link of the backhaul that is in range."""
+        stations = self.stations()
+        sites = jnp.concatenate([state.positions, stations])
+        linked = (pairwise_distance(state.positions, sites) <= self.link_range) & ~jnp.eye(
+            self.num_uavs, len(sites), dtype=bool
+        )
+        return self.draw(state, self.serve(state, self.routes(state).hops > 0), stations, linked)
 
     def routes(self, state: FleetState) -> Routes:
         """Return every UAV's way to the ground."""
