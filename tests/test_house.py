@@ -22,6 +22,7 @@ CODE_IN_DATA = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 OTHER_NAMES = {
     "orbax-checkpoint": "orbax.checkpoint",
     "pillow": "PIL",
+    "pytest-xdist": "xdist",
     "pyyaml": "yaml",
     "tensorboardx": "tensorboardX",
 }

@@ -6,6 +6,7 @@ state: an honest estimate of the split, not a measurement inside the run (fused,
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,15 @@ REPETITIONS = 5
 
 def split_times(program: SyncProgram, state: RunState) -> dict[str, float]:
     """Return the median seconds of one rollout and of one update compiled apart; the state is left as it is."""
+    collect, learn = collect_and_learn(program)
+    # The run's key is copied, not consumed: what is drawn here never reaches the run.
+    collection, trajectory = _timed(collect, state.train_state, state.actor, state.key)
+    update, _ = _timed(learn, state.train_state, trajectory, state.key)
+    return {"Sync/CollectionTime": collection, "Sync/UpdateTime": update}
+
+
+def collect_and_learn(program: SyncProgram) -> tuple[Callable[..., Trajectory], Callable[..., PyTree]]:
+    """Return `(train state, actor, key) -> trajectory` and `(train state, trajectory, key) -> what was learned`."""
 
     def collect(train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Trajectory:
         shared = (program.algorithm, program.vector_env, train_state, actor, key, program.env_params)
@@ -28,12 +38,7 @@ def split_times(program: SyncProgram, state: RunState) -> dict[str, float]:
     def learn(train_state: TrainState, trajectory: Trajectory, key: Key[Array, ""]) -> PyTree:
         return program.algorithm.update(train_state, trajectory, key)
 
-    if program.num_runs is not None:
-        collect, learn = jax.vmap(collect), jax.vmap(learn)
-    # The run's key is copied, not consumed: what is drawn here never reaches the run.
-    collection, trajectory = _timed(collect, state.train_state, state.actor, state.key)
-    update, _ = _timed(learn, state.train_state, trajectory, state.key)
-    return {"Sync/CollectionTime": collection, "Sync/UpdateTime": update}
+    return (collect, learn) if program.num_runs is None else (jax.vmap(collect), jax.vmap(learn))
 
 
 def _timed(function: Any, *arguments: PyTree) -> tuple[float, Any]:
