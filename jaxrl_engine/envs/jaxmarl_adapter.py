@@ -12,10 +12,11 @@ Written against JaxMARL 0.2. Every world is stepped through `step_env`, never th
 - Global state: `world_state` where the world has one, otherwise all observations, flattened (images: channels stacked).
 - Actions that are NaN become 0, those out of range the nearest; the metric `invalid_actions` counts them per episode.
 - Rewards, shaped ones and others in `infos` apart, are those of each agent; observations become float32.
+- `HeuristicEnemySMAX` has the metric `success`, 1 once all enemies have fallen and not all allies, and
+  `reward=win` pays that once, to all, instead of JaxMARL's share of the enemies' losses with a bonus.
 
-Not offered: STORM (actions and observations are not by agent name), MABrax and the coin game (they reset inside
-`step_env`, and their last observation is lost), `LearnedPolicyEnemySMAX` (needs a policy), JaxRobotarium (a package of
-its own).
+Not offered: STORM (actions and observations not by agent name), MABrax and the coin game (they reset inside `step_env`:
+their last observation is lost), `LearnedPolicyEnemySMAX` (needs a policy), JaxRobotarium (a package of its own).
 """
 
 import contextlib
@@ -43,6 +44,8 @@ from jaxrl_engine.envs.single_agent import unbounded
 from jaxrl_engine.envs.team import INVALID, action_bounds, identified, identified_space, joined, joined_space, legal
 
 AGENT_IDS = ("auto", "always", "never")
+BATTLES = ("HeuristicEnemySMAX",)  # one team of agents against enemies of the world's
+REWARDS = ("jaxmarl", "win")
 OUT_OF_REACH = 2**30  # steps
 LATE = ("MPE", "SMAX", "HeuristicEnemySMAX")  # they look at the clock before they advance it
 # Constructor arguments that are objects, by the names JaxMARL gives them: where its table of them is, and the default.
@@ -70,6 +73,7 @@ class JaxMarlEnvironment:
     spec: EnvSpec
     controls: tuple[Discrete | Box, ...]  # of each agent, before padding
     like: PyTree  # shapes and types of JaxMARL's state
+    only_win: bool  # the reward is that of a battle won, nothing else
 
     def default_params(self) -> tuple[()]:
         """Return nothing."""
@@ -98,6 +102,8 @@ class JaxMarlEnvironment:
             by_rule = dones if self.twin is None else self.twin.step_env(twin_key, state.world, own)[3]
         done, terminated = (jnp.asarray(flags["__all__"], bool).reshape(()) for flags in (dones, by_rule))
         reward = jnp.stack([jnp.asarray(rewards[agent], jnp.float32).reshape(()) for agent in self.world.agents])
+        if self.only_win:
+            reward = jnp.full(self.spec.num_agents, self._won(world) & ~self._won(state.world), jnp.float32)
         next_state = JaxMarlState(world=self._settled(world), invalid=state.invalid + invalid.sum())
         return next_state, self._timestep(next_state, observations, reward, terminated, done & ~terminated)
 
@@ -111,11 +117,14 @@ class JaxMarlEnvironment:
     ) -> TimeStep:
         views = _stacked([jnp.asarray(observations[agent], jnp.float32) for agent in self.world.agents])
         whole = observations.get("world_state")
+        metrics = {INVALID: state.invalid.astype(jnp.float32)}
+        if "success" in self.spec.metric_names:
+            metrics["success"] = self._won(state.world).astype(jnp.float32)
         return TimeStep(
             observation=identified(views) if self.agent_ids else views,
             global_state=joined(views) if whole is None else jnp.asarray(whole, jnp.float32).reshape(-1),
             action_mask=self._mask(state.world), reward=reward, terminated=terminated, truncated=truncated,
-            metrics={INVALID: state.invalid.astype(jnp.float32)},
+            metrics=metrics,
         )  # fmt: skip
 
     def _bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +144,11 @@ class JaxMarlEnvironment:
             return jnp.arange(sizes.max())[None] < sizes[:, None]
         return _stacked([jnp.asarray(available[agent], jnp.float32) for agent in self.world.agents]) > 0
 
+    def _won(self, world: PyTree) -> Bool[Array, ""]:
+        """Say whether a battle is won: no enemy stands, and an ally does."""
+        allies, enemies = jnp.split(world.state.unit_alive, [self.spec.num_agents])
+        return allies.any() & ~enemies.any()
+
     def _settled(self, world: PyTree) -> PyTree:
         """Give every leaf the type that `reset` gives it, never a weak one, so that a state keeps its types."""
         return jax.tree.map(lambda leaf, like: jax.lax.convert_element_type(leaf, like.dtype), world, self.like)
@@ -150,7 +164,7 @@ def parameters(name: str) -> dict[str, EnvValue]:
     # What a class says of an argument goes before what its base says.
     found = {p.name: p.default for p in reversed(arguments) if type(p.default) in (int, float, bool, str)}
     named = {argument: default for (world_name, argument), (_, _, default) in _NAMED.items() if world_name == name}
-    return {**found, **named, "agent_ids": "auto"}
+    return {**found, **named, "agent_ids": "auto", **({"reward": "jaxmarl"} if name in BATTLES else {})}
 
 
 def make(name: str, **values: EnvValue) -> JaxMarlEnvironment:
@@ -162,6 +176,8 @@ def make(name: str, **values: EnvValue) -> JaxMarlEnvironment:
     """
     agent_ids = values.pop("agent_ids", "auto")
     require(agent_ids in AGENT_IDS, "agent_ids", "auto, always or never", agent_ids)
+    paid = values.pop("reward", "jaxmarl")
+    require(paid in REWARDS, "reward", "jaxmarl or win", paid)
     world, twin = _build(name, values), _without_clock(_build(name, values))
     limit = getattr(world, "max_steps", None)
     require(limit is None or limit >= 1, "max_steps", "a whole number >= 1", limit)
@@ -178,10 +194,14 @@ def make(name: str, **values: EnvValue) -> JaxMarlEnvironment:
         name=f"jaxmarl:{name}", num_agents=len(views), action=_widest(controls),
         observation=identified_space(seen, len(views)) if with_ids else seen,
         global_state=joined_space(seen, len(views)) if whole is None else unbounded((math.prod(whole.shape),)),
-        time_limit=None if limit is None else limit + name.startswith(LATE), metric_names=(INVALID,),
+        time_limit=None if limit is None else limit + name.startswith(LATE),
+        metric_names=(INVALID, "success") if name in BATTLES else (INVALID,),
         masks_actions=isinstance(controls[0], Discrete) and (len(set(controls)) > 1 or available is not None),
     )  # fmt: skip
-    return JaxMarlEnvironment(world=world, twin=twin, agent_ids=with_ids, spec=spec, controls=controls, like=like)
+    return JaxMarlEnvironment(
+        world=world, twin=twin, agent_ids=with_ids, spec=spec, controls=controls, like=like,
+        only_win=paid == "win",
+    )  # fmt: skip
 
 
 def _build(name: str, values: dict[str, Any]) -> Any:

@@ -248,12 +248,37 @@ def test_a_riddle_that_is_told_terminates():
 
 
 @needs_jaxmarl
+@pytest.mark.parametrize(
+    ("standing", "won"),
+    [([1, 0, 0, 0, 0, 0], True), ([1, 1, 1, 0, 0, 1], False), ([0, 0, 0, 1, 1, 1], False), ([0] * 6, False)],
+    ids=["won", "going on", "lost", "nobody left"],
+)
+def test_a_battle_pays_once_for_winning_and_nothing_else(standing, won):
+    env = jaxmarl_adapter.make("HeuristicEnemySMAX", scenario="3m", reward="win")
+    state, timestep = env.reset(jax.random.key(0), ())
+    assert timestep.metrics["success"] == 0
+    units = state.world.state
+    health = units.unit_health * jnp.array(standing)
+    # Who has no health left has fallen by the end of the step.
+    state = state.replace(world=state.world.replace(state=units.replace(unit_health=health)))
+    stop = jnp.full(3, 4)
+    state, timestep = env.step(jax.random.key(1), state, stop, ())
+    np.testing.assert_array_equal(timestep.reward, [float(won)] * 3)
+    assert timestep.metrics["success"] == won
+    assert timestep.terminated == (not any(standing[:3]) or not any(standing[3:]))
+    _, later = env.step(jax.random.key(2), state, stop, ())
+    np.testing.assert_array_equal(later.reward, [0.0] * 3)
+
+
+@needs_jaxmarl
 def test_named_objects_and_masks_of_jaxmarl():
     env = jaxmarl_adapter.make("HeuristicEnemySMAX", scenario="3m")
     assert env.spec.num_agents == 3 and env.spec.masks_actions and env.spec.time_limit == 101
     assert jaxmarl_adapter.parameters("overcooked")["layout"] == "cramped_room"
     assert jaxmarl_adapter.make("overcooked", layout="coord_ring").spec.observation.shape == (5, 5, 26)
     assert jaxmarl_adapter.make("hanabi").spec.masks_actions
+    with pytest.raises(ValueError, match="reward must be jaxmarl or win, not 'lose'"):
+        jaxmarl_adapter.make("HeuristicEnemySMAX", scenario="3m", reward="lose")
     with pytest.raises(ValueError, match="layout must be cramped_room or asymm_advantages"):
         jaxmarl_adapter.make("overcooked", layout="attic")
     assert set(registry._ADAPTED["jaxmarl"]) < set(sys.modules["jaxmarl"].registered_envs)
