@@ -9,6 +9,9 @@ from jaxrl_engine.core.types import EnvSpec, TimeStep, Transition
 from jaxrl_engine.ops import running_stats
 from jaxrl_engine.ops.running_stats import RunningStatistics
 
+MAX_SCALED_REWARD = 10.0
+"""The first rare reward after many zeros meets a tiny deviation: scaled, it would drown everything else."""
+
 
 def init_statistics(config: PPOConfig, spec: EnvSpec, *, centralized: bool = False) -> PPOStatistics:
     """Statistics of nothing, of what the configuration asks to be normalised."""
@@ -28,6 +31,14 @@ def normalize(statistics: RunningStatistics | None, seen: Array) -> Float[Array,
     """What a network is shown: float32, standardised where there are statistics."""
     seen = seen.astype(jnp.float32)
     return seen if statistics is None else running_stats.normalize(statistics, seen)
+
+
+def scaled_reward(statistics: PPOStatistics, reward: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """Rewards in units of the discounted return's deviation, where there are statistics of it."""
+    if statistics.discounted_return is None:
+        return reward
+    scaled = reward / running_stats.deviation(statistics.discounted_return)
+    return jnp.clip(scaled, -MAX_SCALED_REWARD, MAX_SCALED_REWARD)
 
 
 def add_reward(

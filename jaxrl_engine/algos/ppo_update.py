@@ -10,14 +10,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxrl_engine.algos.minibatches import Minibatch, scan_minibatches
+from jaxrl_engine.algos.ppo_statistics import scaled_reward
 from jaxrl_engine.algos.ppo_types import PPOHyper, PPOStatistics, Samples
 from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.types import PyTree, TrainState, Transition
 from jaxrl_engine.ops import losses, running_stats
 from jaxrl_engine.ops.returns import gae
-
-MAX_SCALED_REWARD = 10.0
-"""The first rare reward after many zeros meets a tiny deviation: scaled, it would drown everything else."""
 
 Metrics: TypeAlias = dict[str, Float[Array, ""]]
 Loss: TypeAlias = Callable[[PyTree, PPOHyper, Minibatch], tuple[Float[Array, ""], Metrics]]
@@ -62,10 +60,7 @@ def estimate(
 
     `value` and `next_value` are as the critic predicts them: standardised where the statistics have values.
     """
-    reward = steps.reward
-    if statistics.discounted_return is not None:
-        scaled = reward / running_stats.deviation(statistics.discounted_return)
-        reward = jnp.clip(scaled, -MAX_SCALED_REWARD, MAX_SCALED_REWARD)
+    reward = scaled_reward(statistics, steps.reward)
     if statistics.value is not None:
         value, next_value = (running_stats.denormalize_values(statistics.value, v) for v in (value, next_value))
     over_streams = jax.vmap(jax.vmap(gae, in_axes=(1, 1, 1, None, None, None, None), out_axes=1),
@@ -125,9 +120,11 @@ def gradient(
 
 
 def improve(
-    loss: Loss, config: PPOConfig, train_state: TrainState, samples: Samples, memory: PyTree, key: Key[Array, ""]
+    loss: Loss, config: PPOConfig, train_state: TrainState, samples: PyTree, memory: PyTree, key: Key[Array, ""]
 ) -> tuple[TrainState, Metrics]:
     """Take `num_epochs × num_minibatches` gradient steps on samples `[T, B, …]`; statistics stay as they are.
+
+    `samples` are `Samples`, or others that have a `value` and a `target`.
 
     `memory` `[B, …]` is that of recurrent networks at the rollout's start, else None. The key is consumed. Whether
     the result may be kept is for `keep_if_finite` to say.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from jaxrl_engine.core.spaces import ActionSpace, Box
 from jaxrl_engine.core.struct import Struct
@@ -98,6 +98,30 @@ class Transition(Struct):
 
     @property
     def done(self) -> jax.Array:  # [*batch] bool
+        return self.terminated | self.truncated
+
+
+class Chunk(Struct):
+    """`T` steps of one environment, as actors hand them over and replay keeps them: every observation once.
+
+    Where step `t` is truncated the true final observation follows it, never `observation[t + 1]`; a chunk has room for
+    one, that of its first truncated step. `valid` leaves out the steps of an episode whose truncation was a later one.
+    """
+
+    observation: Shaped[Leaf, "..."]  # [*batch, T + 1, A, *observation.shape]; the last one follows the chunk
+    cut_observation: Shaped[Leaf, "..."]  # [*batch, A, *observation.shape]; meaningful where a step is truncated
+    packed_mask: UInt8[Leaf, "*batch A bytes"] | None  # [*batch, T, A, ⌈n / 8⌉] allowed actions, a bit each
+    action: Shaped[Leaf, "..."]  # [*batch, T, A, *action.shape]
+    log_prob: Float[Leaf, "*batch A"]  # [*batch, T, A] nats, under the behaviour policy
+    reward: Float[Leaf, "*batch A"]  # [*batch, T, A]
+    terminated: Bool[Leaf, "*batch"]  # [*batch, T]
+    truncated: Bool[Leaf, "*batch"]  # [*batch, T]
+    valid: Bool[Leaf, "*batch"]  # [*batch, T]
+    discounted_return: Float[Leaf, "*batch A"] | None  # [*batch, T, A] so far; only where rewards are scaled
+    policy_version: Int[Leaf, "..."]  # [*batch] of the parameters that acted
+
+    @property
+    def done(self) -> jax.Array:  # [*batch, T] bool
         return self.terminated | self.truncated
 
 

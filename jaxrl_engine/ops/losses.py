@@ -81,15 +81,17 @@ def explained_variance(prediction: Float[Array, "*M"], target: Float[Array, "*M"
     return jnp.where(varies, 1.0 - (target - prediction).var() / jnp.where(varies, variance, 1.0), 0.0)
 
 
-def normalize_advantages(advantage: Float[Array, "*M"], epsilon: float = 1e-8) -> Float[Array, "*M"]:
-    """Zero mean and unit population deviation over all elements: (A − mean) / √(variance + ε²).
+def normalize_advantages(
+    advantage: Float[Array, "*M"], weight: Float[Array, "*M"] | None = None, epsilon: float = 1e-8
+) -> Float[Array, "*M"]:
+    """Zero mean and unit population deviation over all elements, weighted if asked: (A − mean) / √(variance + ε²).
 
     ε only keeps equal advantages finite (they become 0). A single advantage is returned as it is: centring would
     erase it.
     """
     if advantage.size == 1:
         return advantage
-    centred = advantage - advantage.mean()
+    centred = advantage - jnp.average(advantage, weights=weight)
     # The mean is rounded to its own size: without a second pass, equal advantages leave that error as their deviation.
-    centred = centred - centred.mean()
-    return centred / jnp.sqrt(jnp.square(centred).mean() + epsilon**2)
+    centred = centred - jnp.average(centred, weights=weight)
+    return centred / jnp.sqrt(jnp.average(jnp.square(centred), weights=weight) + epsilon**2)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_engine.ops.returns import discounted_returns, gae
+from jaxrl_engine.ops.returns import corrected_gae, discounted_returns, gae, temporal_differences
 
 STEPS, ENVS = 13, 7
 jitted_gae = jax.jit(gae, static_argnames="unroll")
+jitted_correction = jax.jit(corrected_gae)
 jitted_returns = jax.jit(discounted_returns, static_argnames="unroll")
 
 
@@ -126,3 +127,52 @@ def test_discounts_may_be_traced_and_differentiated():
     slope = jax.grad(lambda gamma: gae(*stream, gamma, 0.9)[0].sum())(jnp.float32(0.9))
     ahead, behind = (brute_force_advantage(*draw_stream(11), 0.9 + h, 0.9).sum() for h in (1e-6, -1e-6))
     np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-4)
+
+
+def brute_force_correction(delta, done, ratio, gamma, gae_lambda, limit):
+    """A_t = Σ_l γ^l (Π_{i<l} c_{t+i}) ρ_{t+l} δ_{t+l} up to and including the step that ends the episode."""
+    advantage = np.zeros_like(delta)
+    for t in range(len(delta)):
+        trace = 1.0
+        for last in range(t, len(delta)):
+            advantage[t] += trace * min(limit, ratio[last]) * delta[last]
+            if done[last]:
+                break
+            trace *= gamma * gae_lambda * min(1.0, ratio[last])
+    return advantage
+
+
+@hypothesis.given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.9, 1.0]), st.sampled_from([0.5, 1.0, 2.0]))
+def test_corrected_advantages_equal_the_sum_over_every_later_step(seed, gae_lambda, limit):
+    reward, value, next_value, terminated, done = draw_stream(seed)
+    ratio = np.exp(np.random.default_rng(seed).normal(size=STEPS))
+    delta = reward + 0.97 * np.where(terminated, 0.0, next_value) - value
+    found = temporal_differences(*to_device([reward, value, next_value, terminated]), 0.97)
+    np.testing.assert_allclose(found, delta, rtol=1e-5, atol=1e-5)
+    advantage = jitted_correction(*to_device([delta, done, ratio]), 0.97, gae_lambda, limit)
+    expected = brute_force_correction(delta, done, ratio, 0.97, gae_lambda, limit)
+    np.testing.assert_allclose(advantage, expected, rtol=1e-5, atol=3e-5)
+
+
+def test_corrected_advantages_of_the_policy_that_acted_are_gae():
+    stream = to_device(draw_stream(3))
+    delta = temporal_differences(*stream[:4], 0.97)
+    advantage = jitted_correction(delta, stream[4], jnp.ones(STEPS), 0.97, 0.9)
+    np.testing.assert_allclose(advantage, jitted_gae(*stream, 0.97, 0.9)[0], rtol=1e-6)
+
+
+def test_value_targets_with_lambda_one_are_those_of_v_trace():
+    """Espeholt et al. 2018, remark 1: v_s = V_s + δ_s V + γ c_s (v_{s+1} − V(x_{s+1})), run backwards."""
+    reward, value, _, terminated, _ = draw_stream(11)
+    terminated = np.zeros_like(terminated)
+    after = 0.7
+    following = np.append(value[1:], after)
+    ratio = np.exp(np.random.default_rng(5).normal(size=STEPS))
+    target = np.zeros(STEPS + 1)
+    target[-1] = after
+    for t in reversed(range(STEPS)):
+        surprise = min(1.0, ratio[t]) * (reward[t] + 0.97 * following[t] - value[t])
+        target[t] = value[t] + surprise + 0.97 * min(1.0, ratio[t]) * (target[t + 1] - following[t])
+    delta = temporal_differences(*to_device([reward, value, following, terminated]), 0.97)
+    advantage = jitted_correction(delta, jnp.zeros(STEPS, bool), to_device([ratio])[0], 0.97, 1.0)
+    np.testing.assert_allclose(advantage + value, target[:-1], rtol=1e-5, atol=3e-5)

@@ -1,0 +1,259 @@
+"""PPO's objective on stale and replayed data (IMPACT: Luo et al. 2020, arXiv:1912.00167).
+
+Three policies: the behaviour policy μ that acted (its log-probabilities are stored), the learner's π_θ, and a proximal
+policy π_p that the clipping is around. Deciding what data are worth and how far to step are then two questions
+(decoupled PPO: Hilton et al. 2021, arXiv:2110.00641):
+
+    advantages  are those of π_p, corrected from μ by V-trace's ratios π_p / μ (`ops.returns.corrected_gae`)
+    the loss    clips π_θ / π_p:  E[ w_a · surrogate + c_v · w_c · value error − c_e · w_a · entropy ]
+
+`w_a`, `w_c` are the importance weights of prioritised replay: they correct which chunk was drawn, the ratios which
+action was taken. Values and advantages are computed anew whenever a chunk is learned from. On data of the learner's own
+policy, with every weight 1, this is PPO.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from jaxrl_engine.algos.chunks import time_major, unpack_mask
+from jaxrl_engine.algos.minibatches import Minibatch
+from jaxrl_engine.algos.ppo import PPO
+from jaxrl_engine.algos.ppo_statistics import normalize, scaled_reward
+from jaxrl_engine.algos.ppo_types import PPOCarry, PPOHyper, PPOParams, PPOStatistics, Samples
+from jaxrl_engine.algos.ppo_update import Metrics, improve, keep_if_finite
+from jaxrl_engine.core.algo_config import PPOConfig
+from jaxrl_engine.core.async_config import ImpactConfig
+from jaxrl_engine.core.checks import require
+from jaxrl_engine.core.config import NetworkConfig
+from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.core.types import Chunk, Decision, EnvSpec, Leaf, PyTree, TimeStep, TrainState
+from jaxrl_engine.ops import losses, running_stats
+from jaxrl_engine.ops.distributions import Distribution
+from jaxrl_engine.ops.returns import corrected_gae, temporal_differences
+from jaxrl_engine.ops.running_stats import RunningStatistics
+
+
+class Drawn(Struct):
+    """A batch of chunks to learn from, and how it was drawn."""
+
+    chunks: Chunk  # [K, …]
+    actor_weight: Float[Leaf, "K"]  # importance weights: 1 for new chunks
+    critic_weight: Float[Leaf, "K"]
+    new: Bool[Leaf, "K"]  # never learned from before
+
+
+class WeightedSamples(Struct):
+    """What the loss needs, leading axes `[T, K]`, then shuffled into minibatches."""
+
+    samples: Samples  # its log-probabilities are the proximal policy's
+    actor_weight: Float[Leaf, "*batch"]  # [T, K, A]; 0 where a step is not valid
+    critic_weight: Float[Leaf, "*batch"]
+    valid: Float[Leaf, "*batch"]
+
+    @property
+    def value(self) -> jax.Array:  # [*batch]
+        return self.samples.value
+
+    @property
+    def target(self) -> jax.Array:  # [*batch]
+        return self.samples.target
+
+
+@dataclasses.dataclass(frozen=True)
+class Impact:
+    """The algorithm as pure functions over static facts: it acts as PPO does, and learns from chunks.
+
+    Raises:
+        ValueError: a network with memory, whose state at a chunk's start would be stale.
+    """
+
+    spec: EnvSpec
+    ppo: PPOConfig
+    impact: ImpactConfig
+    network: NetworkConfig
+
+    def __post_init__(self) -> None:
+        require(self.network.recurrent == "none", "network.recurrent", "none with algo impact", self.network.recurrent)
+
+    @property
+    def actor_critic(self) -> PPO:
+        return PPO(self.spec, self.ppo, self.network)
+
+    def init(self, key: Key[Array, ""], hyper: PPOHyper) -> TrainState:
+        """Draw the parameters of one run. The key is consumed."""
+        return self.actor_critic.init(key, hyper)
+
+    def initial_carry(self, num_envs: int) -> PPOCarry:
+        return self.actor_critic.initial_carry(num_envs)
+
+    def noise(self, key: Key[Array, ""], num_envs: int) -> Float[Array, "..."]:
+        return self.actor_critic.noise(key, num_envs)
+
+    def act(
+        self, train_state: TrainState, carry: PPOCarry, timestep: TimeStep, noise: PyTree | None
+    ) -> tuple[Decision, PPOCarry]:
+        """Sample actions for `B` environments, or take the mode where there is no noise."""
+        return self.actor_critic.act(train_state, carry, timestep, noise)
+
+    def update(
+        self, train_state: TrainState, proximal: PPOParams, drawn: Drawn, key: Key[Array, ""]
+    ) -> tuple[TrainState, PPOParams, Float[Array, "K"], Metrics]:
+        """Learn from `K` chunks: `num_epochs × num_minibatches` gradient steps. The key is consumed.
+
+        Returns the learner, the proximal policy of the next update, each chunk's surprise
+        `η max_t |δ_t| + (1 − η) mean_t |δ_t|` before learning (Kapturowski et al. 2019, eq. 1), and metrics. A loss or
+        gradient that is not finite rejects the whole update, counted.
+        """
+        weighted, surprise, observed = self._samples(train_state, proximal, drawn)
+        plain = dataclasses.replace(self.ppo, normalize_advantages=False)  # the loss does it, with weights
+        learned, summary = improve(self._loss, plain, train_state, weighted, None, key)
+        new = drawn.new & drawn.chunks.valid.all(axis=-1)
+        learned = learned.replace(statistics=self._observe(train_state.statistics, drawn.chunks, weighted.target, new))
+        kept = keep_if_finite(learned, train_state, summary)
+        decay = self.impact.proximal_decay
+        moved = jax.tree.map(lambda old, now: decay * old + (1.0 - decay) * now, proximal, kept.params)
+        return kept, moved, surprise, summary | observed
+
+    # --- what the update is made of -----------------------------------------------------------------------------
+
+    def _samples(
+        self, train_state: TrainState, proximal: PPOParams, drawn: Drawn
+    ) -> tuple[WeightedSamples, Float[Array, "K"], Metrics]:
+        chunks, statistics, hyper = drawn.chunks, train_state.statistics, train_state.hyper
+        steps = time_major(chunks)  # [T, K, …]
+        seen = normalize(statistics.observation, steps.observation)  # [T + 1, K, A, …]
+        mask = unpack_mask(self.spec, steps.packed_mask)
+        _, law = self.actor_critic.actor.apply(proximal.actor, (), seen[:-1], mask)
+        log_prob = law.log_prob(steps.action)
+        ratio = losses.probability_ratio(log_prob, steps.log_prob)  # π_p / μ
+        if not self.impact.correction:
+            log_prob, ratio = steps.log_prob, jnp.ones_like(ratio)
+        value, next_value = self._values(train_state, chunks, seen)
+        advantage, target, delta = _estimate(self.impact, statistics, hyper, steps, value, next_value, ratio)
+        shape = (*steps.valid.shape, self.spec.num_agents)
+        valid = jnp.broadcast_to(steps.valid[..., None], shape).astype(jnp.float32)
+        weights = (valid * weight[None, :, None] for weight in (drawn.actor_weight, drawn.critic_weight))
+        actor_weight, critic_weight = weights
+        samples = Samples(
+            observation=seen[:-1], action_mask=mask, action=steps.action, log_prob=log_prob, advantage=advantage,
+            target=target, value=value, is_first=None,
+        )  # fmt: skip
+        size = jnp.abs(delta) * valid
+        mean = size.sum(axis=(0, 2)) / jnp.maximum(valid.sum(axis=(0, 2)), 1.0)
+        share = self.impact.peak_share
+        log_ratio = jnp.log(ratio)
+        worth = actor_weight * jnp.minimum(ratio, self.impact.ratio_limit)
+        metrics = {
+            "Async/RatioMean": _mean(ratio, valid),
+            "Async/KL": _mean(losses.approximate_kl(log_ratio), valid),
+            "Async/EffectiveSampleSize": jnp.square(worth.sum()) / (jnp.square(worth).sum() * valid.sum() + 1e-30),
+            "Async/InvalidSteps": (1.0 - valid).sum() / self.spec.num_agents,
+        }
+        weighted = WeightedSamples(samples=samples, actor_weight=actor_weight, critic_weight=critic_weight, valid=valid)
+        return weighted, share * size.max(axis=(0, 2)) + (1.0 - share) * mean, metrics
+
+    def _values(
+        self, train_state: TrainState, chunks: Chunk, seen: Float[Array, "..."]
+    ) -> tuple[Float[Array, "T K A"], Float[Array, "T K A"]]:
+        """What the critic predicts of each step and of the true next time steps."""
+        critic, params = self.actor_critic.critic, train_state.params.critic
+        values = critic.apply(params, (), seen)[1]
+        following, truncated = values[1:], jnp.moveaxis(chunks.truncated, 0, 1)[..., None]
+
+        def bootstrapped() -> Float[Array, "T K A"]:
+            cut = normalize(train_state.statistics.observation, chunks.cut_observation)
+            return jnp.where(truncated, critic.apply(params, (), cut)[1][None], following)
+
+        return values[:-1], jax.lax.cond(truncated.any(), bootstrapped, lambda: following)
+
+    def _loss(self, params: PPOParams, hyper: PPOHyper, batch: Minibatch) -> tuple[Float[Array, ""], Metrics]:
+        weighted: WeightedSamples = batch.samples
+        samples, valid = weighted.samples, weighted.valid
+        law, value = self._evaluate(params, samples)
+        log_prob, advantage = law.log_prob(samples.action), samples.advantage
+        if self.ppo.normalize_advantages:
+            advantage = losses.normalize_advantages(advantage, weighted.actor_weight)
+        surrogate = losses.clipped_surrogate(log_prob, samples.log_prob, advantage, hyper.clip_epsilon)
+        policy = _mean(weighted.actor_weight * surrogate, valid)
+        if self.ppo.clip_value:
+            errors = losses.clipped_value_loss(
+                value, samples.value, samples.target, hyper.clip_epsilon, self.ppo.huber_delta
+            )
+        else:
+            errors = losses.value_loss(value, samples.target, self.ppo.huber_delta)
+        value_error = _mean(weighted.critic_weight * errors, valid)
+        entropy = _mean(weighted.actor_weight * law.entropy(batch.key), valid)
+        total = policy + hyper.value_coefficient * value_error - hyper.entropy_coefficient * entropy
+        log_ratio = jax.lax.stop_gradient(log_prob - samples.log_prob)
+        return total, {
+            "Losses/Total": total,
+            "Losses/Policy": policy,
+            "Losses/Value": value_error,
+            "Losses/Entropy": entropy,
+            "Losses/ApproxKL": _mean(losses.approximate_kl(log_ratio), valid),
+            "Losses/ClipFraction": _mean(losses.clip_fraction(log_ratio, hyper.clip_epsilon), valid),
+            "Losses/RatioError": (jnp.abs(jnp.exp(log_ratio) - 1.0) * valid).max(),
+        }
+
+    def _evaluate(self, params: PPOParams, samples: Samples) -> tuple[Distribution, Float[Array, "..."]]:
+        _, law = self.actor_critic.actor.apply(params.actor, (), samples.observation, samples.action_mask)
+        _, value = self.actor_critic.critic.apply(params.critic, (), samples.observation)
+        return law, value
+
+    def _observe(
+        self, statistics: PPOStatistics, chunks: Chunk, target: Float[Array, "T K A"], new: Bool[Array, "K"]
+    ) -> PPOStatistics:
+        """Take the new chunks into the statistics: replayed ones are in them already."""
+
+        def add(known: RunningStatistics | None, batch: Array) -> RunningStatistics | None:
+            """`batch` is `[K, T, A, …]`."""
+            if known is None:
+                return None
+            weights = jnp.broadcast_to(new.reshape(-1, *[1] * (batch.ndim - 1)), batch.shape)
+            return running_stats.update(known, batch.astype(jnp.float32), weights)
+
+        returned, values = chunks.discounted_return, jnp.moveaxis(target, 1, 0)
+        if statistics.value is not None:
+            values = running_stats.denormalize_values(statistics.value, values)
+        return statistics.replace(
+            observation=add(statistics.observation, chunks.observation[:, :-1]),
+            discounted_return=statistics.discounted_return if returned is None
+            else add(statistics.discounted_return, returned),
+            value=add(statistics.value, values),
+        )  # fmt: skip
+
+
+def _estimate(
+    config: ImpactConfig,
+    statistics: PPOStatistics,
+    hyper: PPOHyper,
+    steps: Chunk,
+    value: Float[Array, "T K A"],
+    next_value: Float[Array, "T K A"],
+    ratio: Float[Array, "T K A"],
+) -> tuple[Float[Array, "T K A"], Float[Array, "T K A"], Float[Array, "T K A"]]:
+    """Advantages, value targets as the critic predicts them, and δ; `steps` lead with `[T, K]`."""
+    if statistics.value is not None:
+        value, next_value = (running_stats.denormalize_values(statistics.value, v) for v in (value, next_value))
+
+    def of_stream(
+        reward: Array, value: Array, next_value: Array, terminated: Array, done: Array, ratio: Array
+    ) -> tuple[Array, Array]:
+        delta = temporal_differences(reward, value, next_value, terminated, hyper.gamma)
+        return corrected_gae(delta, done, ratio, hyper.gamma, hyper.gae_lambda, config.ratio_limit), delta
+
+    over_agents = jax.vmap(of_stream, in_axes=(1, 1, 1, None, None, 1), out_axes=1)
+    over_chunks = jax.vmap(over_agents, in_axes=1, out_axes=1)
+    reward = scaled_reward(statistics, steps.reward)
+    advantage, delta = over_chunks(reward, value, next_value, steps.terminated, steps.done, ratio)
+    target = advantage + value
+    if statistics.value is not None:
+        target = running_stats.normalize_values(statistics.value, target)
+    return advantage, target, delta
+
+
+def _mean(values: Float[Array, "*batch"], valid: Float[Array, "*batch"]) -> Float[Array, ""]:
+    return (values * valid).sum() / jnp.maximum(valid.sum(), 1.0)
