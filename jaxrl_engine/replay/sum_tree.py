@@ -36,8 +36,13 @@ MAX_CAPACITY = 2**29
 LEVELS_AT_ONCE = 4
 """Levels the batch-wide write recomputes from one gather: fewer dependent kernels, as the 2^4 nodes are neighbours."""
 
-Entries: TypeAlias = tuple[Array, Array, Array | None]  # indices, priorities, generations
+Entries: TypeAlias = tuple[Array, Array, Array | None, Array | None]
+"""Indices, priorities, generations they speak of, generations the slots hold (both None: of whatever is there)."""
+
 Place: TypeAlias = tuple[Array, Array]  # node, what is left of the target below it
+
+MAX_IN_TURN = 256
+"""Quantiles up to here are looked up one by one on a CPU."""
 
 
 class SumTree(Struct):
@@ -104,7 +109,8 @@ def set(
     generations: Int[Array, "B"] | None = None,
 ) -> SumTree:
     """Set the priorities of items that are there; with `generations`, only of slots that still hold that generation."""
-    entries = (indices, priorities, generations)
+    held = None if generations is None else tree.generations[jnp.where(_inside(tree, indices), indices, 0)]
+    entries = (indices, priorities, generations, held)
     return jax.lax.platform_dependent(tree, entries, cpu=_write_in_turn, default=_write_by_level)
 
 
@@ -129,7 +135,7 @@ def sample(tree: SumTree, uniforms: Float[Array, "B"]) -> Int[Array, "B"]:
 
     up to rounding, and always with p_i > 0; slot 0 if every priority is zero. For strata, pass (k + u_k) / B.
     """
-    return jax.lax.platform_dependent(tree.nodes, uniforms, cpu=_sample_in_turn, default=_sample_by_level)
+    return jax.lax.platform_dependent(tree.nodes, uniforms, cpu=_sample_on_cpu, default=_sample_together)
 
 
 def _power_of_two(capacity: int) -> int:
@@ -140,15 +146,15 @@ def _inside(tree: SumTree, indices: Array) -> Array:
     return (indices >= 0) & (indices < tree.capacity)
 
 
-def _judge(tree: SumTree, index: Array, priority: Array, generation: Array | None) -> tuple[Array, ...]:
-    """Return what to make of an entry or a batch of them: leaf, value, accepted?, stale?, replaced?"""
+def _judge(tree: SumTree, entry: Entries) -> tuple[Array, ...]:
+    """Return what to make of an entry or of a batch of them: leaf, value, accepted?, stale?, replaced?"""
+    index, priority, generation, held = entry
     inside = _inside(tree, index)
-    slot = jnp.where(inside, index, 0)
-    current = inside if generation is None else inside & (generation == _at(tree.generations, slot))
+    current = inside if generation is None else inside & (generation == held)
     valid = jnp.isfinite(priority) & (priority >= 0.0)
     clean = jnp.where(valid, priority, tree.max_priority)
     value = jnp.where(clean > 0.0, jnp.clip(clean, MIN_PRIORITY, MAX_PRIORITY), 0.0)
-    return tree.leaves + slot, value, current, inside & ~current, current & ~valid
+    return tree.leaves + index, value, current, inside & ~current, current & ~valid
 
 
 def _depth(nodes: Array) -> int:
@@ -175,20 +181,21 @@ def _write_in_turn(tree: SumTree, entries: Entries) -> SumTree:
 
     def item(carry: tuple[Array, ...], entry: Entries) -> tuple[tuple[Array, ...], None]:
         nodes, top, stale, sanitised = carry
-        leaf, value, accepted, late, replaced = _judge(tree, *entry)
+        leaf, value, accepted, late, replaced = _judge(tree, entry)
         leaf, value = jnp.where(accepted, leaf, 0), jnp.where(accepted, value, 0.0)
         nodes = nodes.at[leaf].set(value, mode="promise_in_bounds")
         nodes, _, _ = jax.lax.fori_loop(0, _depth(nodes), level, (nodes, leaf, value))
         return (nodes, jnp.maximum(top, value), stale + late, sanitised + replaced), None
 
-    carry = (tree.nodes, tree.max_priority, tree.stale, tree.sanitised)
-    nodes, top, stale, sanitised = jax.lax.scan(item, carry, entries)[0]
+    carry: tuple[Array, ...] = (tree.nodes, tree.max_priority, tree.stale, tree.sanitised)
+    carry, _ = jax.lax.scan(item, carry, entries)
+    nodes, top, stale, sanitised = carry
     return tree.replace(nodes=nodes, max_priority=top, stale=stale, sanitised=sanitised)
 
 
 def _write_by_level(tree: SumTree, entries: Entries) -> SumTree:
     """Write all entries at once. Several writers of one parent write the same sum, so their order is free."""
-    leaf, value, accepted, late, replaced = _judge(tree, *entries)
+    leaf, value, accepted, late, replaced = _judge(tree, entries)
     position = jnp.arange(leaf.size)
     later = accepted[None, :] & (position[None, :] > position[:, None])
     winner = accepted & ~jnp.any(later & (leaf[None, :] == leaf[:, None]), axis=1)
@@ -217,14 +224,6 @@ def _subtrees(nodes: Array, roots: Array, height: int) -> tuple[Array, Array]:
     return jnp.concatenate(places, axis=1), jnp.concatenate(parents, axis=1)
 
 
-def _start(nodes: Array, uniform: Array) -> Place:
-    return jnp.ones(uniform.shape, jnp.int32), jnp.clip(uniform, 0.0, 1.0) * nodes[1]
-
-
-def _leaf(nodes: Array, place: Place) -> Array:
-    return place[0] - nodes.shape[-1] // 2
-
-
 def _descend(nodes: Array, node: Array, target: Array) -> Place:
     """Go to the child that holds the target, never to one that is zero while its sibling is not."""
     left, right = _at(nodes, 2 * node), _at(nodes, 2 * node + 1)
@@ -232,19 +231,15 @@ def _descend(nodes: Array, node: Array, target: Array) -> Place:
     return 2 * node + goes_right, jnp.where(goes_right, target - left, target)
 
 
-def _sample_in_turn(nodes: Array, uniforms: Array) -> Array:
-    """Descend for quantile after quantile."""
-
-    def item(_: None, uniform: Array) -> tuple[None, Array]:
-        start = _start(nodes, uniform)
-        return None, _leaf(nodes, jax.lax.fori_loop(0, _depth(nodes), lambda _, place: _descend(nodes, *place), start))
-
-    return jax.lax.scan(item, None, uniforms)[1]
+def _sample_on_cpu(nodes: Array, uniforms: Array) -> Array:
+    """Descend for one quantile after the other; for all together where there are enough to hide waiting for memory."""
+    if uniforms.size > MAX_IN_TURN:
+        return _sample_together(nodes, uniforms, unroll=False)
+    return jax.lax.scan(lambda _, u: (None, _sample_together(nodes, u, unroll=False)), None, uniforms)[1]
 
 
-def _sample_by_level(nodes: Array, uniforms: Array) -> Array:
-    """Descend for all quantiles at once, unrolled: the gathers of all levels may share a kernel."""
-    place = _start(nodes, uniforms)
-    for _ in range(_depth(nodes)):
-        place = _descend(nodes, *place)
-    return _leaf(nodes, place)
+def _sample_together(nodes: Array, uniforms: Array, unroll: bool = True) -> Array:
+    """Descend level by level. Unrolled, the gathers of all levels may share a kernel."""
+    place = (jnp.ones(uniforms.shape, jnp.int32), jnp.clip(uniforms, 0.0, 1.0) * nodes[1])
+    node, _ = jax.lax.fori_loop(0, _depth(nodes), lambda _, place: _descend(nodes, *place), place, unroll=unroll)
+    return node - nodes.shape[-1] // 2
