@@ -8,8 +8,8 @@ from jaxrl_engine.core.types import Decision, PyTree, TimeStep, TrainState, Traj
 
 
 @runtime_checkable
-class Algorithm(Protocol):
-    """Pure functions over a frozen configuration; all state is in the arguments."""
+class Acting(Protocol):
+    """What collecting and evaluating need: pure functions over a frozen configuration, all state in the arguments."""
 
     def init(self, key: Key[Array, ""], hyper: PyTree) -> TrainState:
         """Draw parameters; `hyper` holds the traced hyper-parameters this run uses."""
@@ -32,6 +32,11 @@ class Algorithm(Protocol):
         `timestep` shows the current observation (the first of a new episode where the last one ended) together with
         the reward and the flags of the step before; where those flags say done, the memory is cleared first.
         """
+
+
+@runtime_checkable
+class Algorithm(Acting, Protocol):
+    """What also learns from its own rollouts, one after the other."""
 
     def update(
         self, train_state: TrainState, trajectory: Trajectory, key: Key[Array, ""]

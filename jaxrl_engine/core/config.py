@@ -9,15 +9,18 @@ import math
 from typing import Literal
 
 from jaxrl_engine.core.algo_config import MAPPOConfig, MATConfig, PPOConfig
+from jaxrl_engine.core.async_config import ActorsConfig, ImpactConfig
 from jaxrl_engine.core.checks import require, require_positive_int, require_range
 from jaxrl_engine.core.hmasd_config import HMASDConfig
 
 __all__ = [
+    "ActorsConfig",
     "CheckpointConfig",
     "Config",
     "EnvValue",
     "EvaluationConfig",
     "HMASDConfig",
+    "ImpactConfig",
     "LoggingConfig",
     "MAPPOConfig",
     "MATConfig",
@@ -94,6 +97,8 @@ class CheckpointConfig:
     """Wall-clock seconds between two saves (a save never changes the result)."""
     keep: int = 3
     """Newest checkpoints kept, besides the one that evaluated best."""
+    replay: Literal["auto", "always", "never"] = "auto"
+    """Whether replay is saved with the rest; auto: up to 256 MiB. Without it a resumed run begins with empty replay."""
 
     def __post_init__(self) -> None:
         require_range(self, "checkpoint.", 0.0, math.inf, "every_seconds")
@@ -121,14 +126,16 @@ class LoggingConfig:
 class Config:
     """A run. Everything that can change its result is here."""
 
-    mode: Literal["sync"] = "sync"
-    """sync: rollout and update fused in one compiled program."""
+    mode: Literal["sync", "async"] = "sync"
+    """sync: rollout and update fused in one compiled program. async: threads collect while the learner learns, from
+    what comes and from replay."""
     env: str = "reacher"
     """The world, e.g. reacher, alice_and_bob, gymnax:<id>, brax:<id>; python -m jaxrl_engine.envs lists them."""
     env_params: dict[str, EnvValue] = dataclasses.field(default_factory=dict)
     """Parameters of the world by name, e.g. num_links=3."""
-    algo: Literal["ppo", "mappo", "mat", "hmasd"] = "ppo"
-    """The learning algorithm; it reads the group of its name, and ppo. The groups of the others are left unread."""
+    algo: Literal["ppo", "mappo", "mat", "hmasd", "impact"] = "ppo"
+    """The learning algorithm; it reads the group of its name, and ppo. The groups of the others are left unread. impact
+    is that of the async mode."""
     total_steps: int = 2_000_000
     """Environment steps, all environments together, per seed; rounded up to whole updates."""
     num_envs: int = 32
@@ -147,6 +154,8 @@ class Config:
     mappo: MAPPOConfig = MAPPOConfig()
     mat: MATConfig = MATConfig()
     hmasd: HMASDConfig = HMASDConfig()
+    impact: ImpactConfig = ImpactConfig()
+    actors: ActorsConfig = ActorsConfig()
     network: NetworkConfig = NetworkConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -159,13 +168,36 @@ class Config:
         require(valid_seed, "seed", "a whole number from 0 to 2147483647", self.seed)
         if self.algo == "mat":
             require(self.network.recurrent == "none", "network.recurrent", "none with algo mat", self.network.recurrent)
+        is_async = self.mode == "async"
+        require((self.algo == "impact") == is_async, "algo", "impact with mode async, and only there", self.algo)
+        if is_async:
+            self._check_async()
         self._check_minibatches()
+
+    def _check_async(self) -> None:
+        """An update takes whole rollouts of whole actors."""
+        require(
+            self.num_seeds == 1 and not self.sweep, "num_seeds", "1, without a sweep, with mode async", self.num_seeds
+        )
+        apart = self.logging.split_times
+        require(not apart, "logging.split_times", "false with mode async, where collection and update are apart", apart)
+        workers, steps, impact = self.actors.num_workers, self.num_steps, self.impact
+        require(
+            self.num_envs % workers == 0, "num_envs", f"a multiple of actors.num_workers = {workers}", self.num_envs
+        )
+        unit = self.num_envs // workers * steps
+        new = impact.batch_size * impact.new_fraction
+        whole = impact.batch_size % steps == 0 and new % unit == 0
+        allowed = f"a multiple of num_steps = {steps} whose new part is one of {unit}, the steps of one actor's rollout"
+        require(whole, "impact.batch_size", allowed, impact.batch_size)
 
     def _check_minibatches(self) -> None:
         """Memory is replayed in order: with it whole environments are drawn, or by hmasd chunks of their steps."""
         parts = self.ppo.num_minibatches * self.ppo.accumulate_gradients
         unit, divisible = "num_envs × num_steps", self.samples_per_update
-        if self.algo == "hmasd":
+        if self.mode == "async":
+            unit, divisible = "impact.batch_size", self.impact.batch_size
+        elif self.algo == "hmasd":
             unit, divisible = unit + " / hmasd.chunk_length", self.samples_per_update // self.hmasd.chunk_length
         elif self.network.recurrent != "none":
             unit, divisible = "num_envs", self.num_envs
@@ -174,7 +206,15 @@ class Config:
 
     @property
     def samples_per_update(self) -> int:
+        """Environment steps that are new in an update."""
+        if self.mode == "async":
+            return self.new_chunks * self.num_steps
         return self.num_envs * self.num_steps
+
+    @property
+    def new_chunks(self) -> int:
+        """Async: chunks of num_steps that are new in an update."""
+        return round(self.impact.batch_size * self.impact.new_fraction) // self.num_steps
 
     @property
     def num_updates(self) -> int:

@@ -10,10 +10,11 @@ from jaxtyping import Array, Bool, Int, Key
 
 from jaxrl_engine.algos.hmasd.learner import HMASD
 from jaxrl_engine.algos.hmasd.types import make_hyper as make_hmasd_hyper
+from jaxrl_engine.algos.impact import Impact
 from jaxrl_engine.algos.mat import MAT
 from jaxrl_engine.algos.ppo import PPO
 from jaxrl_engine.algos.ppo_types import make_hyper
-from jaxrl_engine.algos.protocol import Algorithm
+from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import EnvSpec, PyTree, TimeStep, TrainState
@@ -31,7 +32,7 @@ EVALUATION_STREAM = 1
 class Recipe:
     """How one algorithm is made of a configuration; `hyper` takes the changes of one point of a sweep."""
 
-    make: Callable[[EnvSpec, Config], Algorithm]
+    make: Callable[[EnvSpec, Config], Acting]
     hyper: Callable[[Config, Mapping[str, float]], PyTree]
 
 
@@ -45,6 +46,7 @@ RECIPES = {
         lambda spec, config: PPO(spec, config.ppo, config.network, centralized=config.mappo.centralized), _ppo_hyper
     ),
     "mat": Recipe(lambda spec, config: MAT(spec, config.ppo, config.mat), _ppo_hyper),
+    "impact": Recipe(lambda spec, config: Impact(spec, config.ppo, config.impact, config.network), _ppo_hyper),
     "hmasd": Recipe(
         lambda spec, config: HMASD(spec, config.ppo, config.hmasd, config.num_steps),
         lambda config, changes: make_hmasd_hyper(config.ppo, config.hmasd, config.num_updates, changes),
@@ -60,7 +62,7 @@ class Build:
     config: Config
     env: Environment[Any, Any]
     env_params: PyTree
-    algorithm: Algorithm
+    algorithm: Acting
     settings: tuple[dict[str, float], ...]  # one per point of the sweep; a single {} without one
 
     @property

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jaxrl_engine.algos.protocol import Algorithm
+from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree, TimeStep, TrainState
@@ -40,7 +40,7 @@ class _Loop(Struct):
     results: EpisodeResults
 
 
-def greedy_policy(algorithm: Algorithm, train_state: TrainState) -> Policy:
+def greedy_policy(algorithm: Acting, train_state: TrainState) -> Policy:
     """The policy that takes the most likely action."""
 
     def policy(carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]:

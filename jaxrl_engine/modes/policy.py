@@ -78,7 +78,8 @@ def load_policy(path: Path, *, run: int | None = None, step: int | None = None) 
     config = load_config(directory.config_path)
     built = build(config)
     store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
-    template = jax.eval_shape(make_program(built).init, built.keys, built.hyper)
+    program = make_program(built)
+    template = program.saved(jax.eval_shape(program.init, built.keys, built.hyper))
     restored = store.restore(template, step, prefer=store.best_step())
     train_state = restored.state.train_state
     if built.num_runs is not None:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jaxrl_engine.algos.protocol import Algorithm
+from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import PyTree, TrainState, Trajectory, Transition
 from jaxrl_engine.envs.vector import Episodes, Fresh, VectorEnv, VectorState
@@ -17,13 +17,13 @@ class ActorState(Struct):
     carry: PyTree  # [B, …] the algorithm's memory
 
 
-def start(algorithm: Algorithm, vector_env: VectorEnv, key: Key[Array, ""], env_params: PyTree) -> ActorState:
+def start(algorithm: Acting, vector_env: VectorEnv, key: Key[Array, ""], env_params: PyTree) -> ActorState:
     """Begin `B` episodes with an empty memory. The key is consumed."""
     return ActorState(vector=vector_env.reset(key, env_params), carry=algorithm.initial_carry(vector_env.num_envs))
 
 
 def rollout(
-    algorithm: Algorithm,
+    algorithm: Acting,
     vector_env: VectorEnv,
     train_state: TrainState,
     actor: ActorState,

@@ -50,6 +50,8 @@ class Job:
     save_seconds: float
     metadata: Mapping[str, Any]  # goes into every checkpoint
     timings: Mapping[str, float]  # seconds measured before the start; the same in every row
+    broken: Callable[[], str | None] = lambda: None  # why the run cannot go on; then the state is saved, and it ends
+    saved: Callable[[PyTree], PyTree] = lambda state: state  # what of the state goes into a checkpoint
 
 
 @dataclasses.dataclass
@@ -103,7 +105,7 @@ class Session:
         begun = self.last_save = time.perf_counter()
         self.reads.append((begun, updates))
         failed = False
-        while updates < self.job.total_updates and signals.received is None and not failed:
+        while updates < self.job.total_updates and signals.received is None and not failed and not self.job.broken():
             length = self._next_length(updates)
             state, rows = self.job.chunk(state, np.int32(length))
             updates += length
@@ -133,6 +135,8 @@ class Session:
                 f"{self.skipped_in_a_row} updates in a row had a loss or gradient that was not finite; "
                 f"the state is saved at step {updates * self.job.steps_per_update} for diagnosis"
             )
+        if broken := self.job.broken():
+            return "failed", f"{broken}; the state is saved at step {updates * self.job.steps_per_update}"
         if updates < self.job.total_updates:
             return (
                 "interrupted",
@@ -204,7 +208,7 @@ class Session:
             return
         metadata = {**self.job.metadata, "updates": updates, "evaluation": self.evaluation}
         self.writer.flush()
-        self.store.save(updates * self.job.steps_per_update, state, metadata, score)
+        self.store.save(updates * self.job.steps_per_update, self.job.saved(state), metadata, score)
         self.saved_updates, self.last_save = updates, time.perf_counter()
 
 

@@ -46,6 +46,10 @@ class RunState(Struct):
     updates: Int[Leaf, "*batch"]  # rollouts learned from or rejected
     window: dict[str, Mean]  # averages of the row of metrics under way
 
+    def with_hyper(self, hyper: PyTree) -> "RunState":
+        """Return the state with other traced hyper-parameters."""
+        return self.replace(train_state=self.train_state.replace(hyper=hyper))
+
 
 Learned: TypeAlias = tuple[TrainState, ActorState, dict[str, Mean]]
 
@@ -87,6 +91,14 @@ class SyncProgram:
             self.run_chunk, donate_argnums=0, in_shardings=(shardings, None), out_shardings=(shardings, None)
         )
         return chunk.lower(state, jnp.zeros((), jnp.int32)).compile()
+
+    def saved(self, state: PyTree) -> PyTree:
+        """What of a state goes into a checkpoint: all."""
+        return state
+
+    def whole(self, saved: PyTree) -> PyTree:
+        """The state that goes on from what a checkpoint held."""
+        return saved
 
     def shardings(self, state: PyTree) -> PyTree:
         """Where each leaf lives: environments split over the devices of the mesh, all else on each of them."""

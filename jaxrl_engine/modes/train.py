@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_engine.algos.hmasd.learner import HMASD
+from jaxrl_engine.algos.protocol import Algorithm
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TrainState
+from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluate import EpisodeResults
 from jaxrl_engine.modes.probe import split_times
@@ -63,15 +65,20 @@ class Evaluator:
         return self._compiled(train_state, self.built.evaluation_keys(updates), jnp.asarray(uniform))
 
 
-def make_program(built: Build, num_devices: int = 1) -> SyncProgram:
-    """The fused program of a build, its environments split over `num_devices` devices (0: all there are).
+def make_program(built: Build, num_devices: int = 1) -> SyncProgram | AsyncProgram:
+    """The program of a build; the sync mode's environments are split over `num_devices` devices (0: all there are).
 
     Raises:
-        UserError: the environments cannot be split evenly.
+        UserError: the environments cannot be split evenly, or the async mode is asked for more than one device.
     """
+    if built.config.mode == "async":
+        if num_devices != 1:
+            raise UserError(f"num_devices must be 1 with mode async, not {num_devices}")
+        return AsyncProgram(built)
     mesh = data_mesh(num_devices)
     if built.config.num_envs % mesh.size:
         raise UserError(f"num_envs must be a multiple of the {mesh.size} devices, not {built.config.num_envs}")
+    assert isinstance(built.algorithm, Algorithm)  # the configuration admits no other with mode sync
     return SyncProgram(
         algorithm=built.algorithm,
         vector_env=built.training_env,
@@ -119,7 +126,7 @@ def train(
 
 def _train(
     built: Build,
-    program: SyncProgram,
+    program: SyncProgram | AsyncProgram,
     run: RunDirectory,
     signals: StopSignals,
     clock: CompileClock,
@@ -142,9 +149,16 @@ def _train(
         resume_env_steps=updates * config.samples_per_update if resuming else None,
     )  # fmt: skip
     with store, writer:
-        timings = split_times(program, state) if config.logging.split_times else {}
-        session = Session(_job(built, chunk, evaluator, timings), run, store, writer, progress)
-        outcome = session.run(state, updates, signals)
+        job = _job(built, chunk, evaluator)
+        if isinstance(program, AsyncProgram):
+            program.interrupted = lambda: signals.received is not None
+            job = dataclasses.replace(job, broken=program.broken, saved=program.saved)
+        elif config.logging.split_times:
+            job = dataclasses.replace(job, timings=split_times(program, state))  # type: ignore[arg-type]
+        try:
+            outcome = Session(job, run, store, writer, progress).run(state, updates, signals)
+        finally:
+            _end_actors(program, progress)
     summary = _summary(built, outcome, outcome.updates - updates, compile_seconds, random)
     run.write_summary(summary)
     run.write_status(
@@ -172,17 +186,19 @@ def _draw_skills(built: Build, outcome: Outcome, path: Path, progress: Progress)
         raise RunError(f"{path}: {one_line(error)}") from error
 
 
-def _first_state(built: Build, program: SyncProgram, store: CheckpointStore, resuming: bool) -> tuple[RunState, int]:
+def _first_state(
+    built: Build, program: SyncProgram | AsyncProgram, store: CheckpointStore, resuming: bool
+) -> tuple[RunState | AsyncState, int]:
     """Begin, or go on from the newest checkpoint; killed before its first one, a run begins again."""
     if not resuming or not store.steps():
         return program.init(built.keys, built.hyper), 0
     abstract = jax.eval_shape(program.init, built.keys, built.hyper)
-    restored = store.restore(abstract)
-    state = restored.state.replace(train_state=restored.state.train_state.replace(hyper=built.hyper))
+    restored = store.restore(program.saved(abstract))
+    state = program.whole(restored.state.with_hyper(built.hyper))
     return jax.device_put(state, program.shardings(abstract)), int(restored.metadata["updates"])
 
 
-def _compile(built: Build, program: SyncProgram, state: RunState) -> tuple[Any, Evaluator]:
+def _compile(built: Build, program: SyncProgram | AsyncProgram, state: Any) -> tuple[Any, Evaluator]:
     """Compile training and evaluation side by side: XLA does not hold the interpreter while it works."""
     evaluator = Evaluator(built, state.train_state)
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -192,7 +208,14 @@ def _compile(built: Build, program: SyncProgram, state: RunState) -> tuple[Any, 
     return chunk, evaluator
 
 
-def _job(built: Build, chunk: Any, evaluator: Evaluator, timings: dict[str, float]) -> Job:
+def _end_actors(program: SyncProgram | AsyncProgram, progress: Progress) -> None:
+    """Let the actors of the async mode end, and say which did not."""
+    if isinstance(program, AsyncProgram):
+        for name in program.close():
+            progress.message(f"thread {name} did not end; the process takes it with it")
+
+
+def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
     config = built.config
     return Job(
         chunk=chunk,
@@ -204,7 +227,7 @@ def _job(built: Build, chunk: Any, evaluator: Evaluator, timings: dict[str, floa
         max_skipped_updates=config.max_skipped_updates,
         save_seconds=config.checkpoint.every_seconds,
         metadata={"config": config_to_dict(config)},
-        timings=timings,
+        timings={},
     )
 
 

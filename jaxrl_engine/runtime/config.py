@@ -31,7 +31,17 @@ __all__ = [
 
 PROGRAM = "python -m jaxrl_engine.run"
 CONFIG_FILE = "config.yaml"
-ALIASES = {"wandb": "logging.wandb", "tensorboard": "logging.tensorboard"}
+ALIASES = {
+    "wandb": "logging.wandb",
+    "tensorboard": "logging.tensorboard",
+    "num_epochs": "ppo.num_epochs",
+    **{name: f"impact.{name}" for name in (
+        "batch_size", "buffer_capacity", "min_buffer_size", "per_alpha", "per_beta_start", "replay",
+    )},
+    **{name: f"actors.{name}" for name in ("num_workers", "weight_sync_interval", "lockstep")},
+}  # fmt: skip
+MODES = {"async": {"algo": "impact", "env": "color_lines"}}
+"""What a mode starts from where neither the command line nor a file says otherwise."""
 
 
 def load_config(path: Path, base: Config = Config()) -> Config:
@@ -154,6 +164,8 @@ def _read_invocation(argv: Sequence[str]) -> Invocation:
     given = _read_given(argv)
     base, from_file = _base_config(given)
     path = given.pop("config", None)
+    if "resume" not in given and path is None:
+        given = MODES.get(given.get("mode", ""), {}) | given
     session = {field.name: given.pop(field.name) for field in dataclasses.fields(Session) if field.name in given}
     config = _lay(given, base)
     try:

@@ -284,6 +284,7 @@ def test_runs_side_by_side_are_the_runs_alone(key):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # uncompiled, every operation is a program of its own
 def test_compiled_or_not_it_learns_the_same(key):
     algorithm = make(ppo={"num_epochs": 1}, discriminator_epochs=1)
     state = init(algorithm, key)

@@ -1,0 +1,256 @@
+"""The async mode: actor threads collect while the learner learns, on parameters a bounded number of updates apart.
+
+One call of `run_chunk` runs a number of updates,
+
+    for each update:  rollouts from the actors → one compiled step (new chunks + replay) → publish → tickets back
+
+and stands where the sync mode has its compiled chunk: evaluation, checkpoints, metrics and signals are the same
+session. An update takes a fixed number of new chunks, each of them once, so environment steps are counted as exactly.
+
+Free-running, rollouts are taken as they come and actors use the newest parameters; after a resume they begin new
+episodes. In lockstep they are taken actor by actor, each with the parameters of the ticket it was given: the same
+numbers on every run, and after every resume, as the actors' worlds and the rollouts on their way are part of the state.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from jaxrl_engine.algos.impact import Impact
+from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.core.types import Chunk, Leaf, PyTree, TrainState
+from jaxrl_engine.envs.vector import VectorEnv
+from jaxrl_engine.modes.actor_learner.actors import Message
+from jaxrl_engine.modes.actor_learner.collector import Collector, JaxCollector, jax_rollout, jax_start
+from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
+from jaxrl_engine.modes.actor_learner.rows import RowWindow
+from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
+from jaxrl_engine.modes.build import Build
+from jaxrl_engine.modes.sync import Mean, Rows
+from jaxrl_engine.runtime.errors import RunError, one_line
+
+STARTS = 2**31 - 1
+"""Folded into the key of an actor's place for its first episodes: no rollout has this number."""
+SMALL_REPLAY = 2**28
+"""Bytes up to which replay is saved by itself."""
+ACTOR_STREAM = 5
+"""Folded into a run's seed key: what actors draw is not what the learner draws."""
+
+
+class AsyncState(Struct):
+    """Everything a run is, between two updates: what a checkpoint holds."""
+
+    learner: LearnerState
+    window: dict[str, Mean]  # sums of the row of metrics under way
+    lockstep: Lockstep | None  # None: free-running
+
+    @property
+    def train_state(self) -> TrainState:
+        return self.learner.train_state
+
+    @property
+    def updates(self) -> jax.Array:
+        return self.learner.updates
+
+    def with_hyper(self, hyper: PyTree) -> "AsyncState":
+        """Return the state with other traced hyper-parameters."""
+        learner = self.learner
+        return self.replace(learner=learner.replace(train_state=learner.train_state.replace(hyper=hyper)))
+
+
+class AsyncProgram:
+    """Actors and learner of one configuration. Once `run_chunk` has been called, `close` must be."""
+
+    def __init__(self, built: Build) -> None:
+        config = built.config
+        self.config, self.hyper = config, built.hyper
+        self.interrupted: Callable[[], bool] = lambda: False  # asked while actors are waited for
+        self.learner = make_learner(built)
+        self.vector_env = VectorEnv(built.env, config.num_envs // config.actors.num_workers)
+        self.rollouts_per_update = config.new_chunks // self.vector_env.num_envs
+        self.rollout = jax_rollout(built.algorithm, self.vector_env, built.env_params, config.num_steps)
+        self.start = jax_start(built.algorithm, self.vector_env, built.env_params)
+        self._actor_key = jax.random.fold_in(jax.random.key(config.seed), ACTOR_STREAM)
+        self.broken_by: str | None = None
+        self._running: Running | None = None
+
+    # --- what a run asks of a mode's program ---------------------------------------------------------------------
+
+    def init(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:
+        """Begin a run, in lockstep with the first rollouts of every actor. The key is consumed."""
+        return jax.jit(self._init)(key, hyper)
+
+    def compile(self, state: AsyncState) -> Callable[[AsyncState, Any], tuple[AsyncState, Rows]]:
+        """Compile what actors and learner run; the state passed to the result is donated."""
+        key, behaviour = jax.random.key(0), _behaviour(state.train_state)
+        actor = jax.eval_shape(self.start, key)
+        self._rollout = jax.jit(self.rollout).lower(behaviour, actor, key).compile()
+        self._start = jax.jit(self.start).lower(key).compile()
+        self._publish = jax.jit(_copied).lower(behaviour).compile()
+        chunks = (self._example(),) * self.rollouts_per_update
+        self._learn = jax.jit(self.learner.step, donate_argnums=0).lower(state.learner, chunks).compile()
+        return self.run_chunk
+
+    def saved(self, state: AsyncState) -> AsyncState:
+        """What of a state goes into a checkpoint: all, or all but replay where that is large."""
+        wanted, sizes = self.config.checkpoint.replay, [leaf.size * leaf.dtype.itemsize for leaf in _arrays(state)]
+        if wanted == "always" or (wanted == "auto" and sum(sizes) <= SMALL_REPLAY):
+            return state
+        return state.replace(learner=state.learner.replace(replay=None))
+
+    def whole(self, saved: AsyncState) -> AsyncState:
+        """The state that goes on from what a checkpoint held, with empty replay where it held none."""
+        if saved.learner.replay is not None or not self.learner.num_replayed:
+            return saved
+        return saved.replace(learner=saved.learner.replace(replay=self.learner.empty_replay(self._example())))
+
+    def shardings(self, state: PyTree) -> None:
+        """Return nothing: one device learns."""
+
+    def run_chunk(self, state: AsyncState, num_updates: Int[Leaf, ""]) -> tuple[AsyncState, Rows]:
+        """Run `num_updates` updates; fewer after too many rejected in a row, a signal, or too many broken actors.
+
+        Raises:
+            RunError: an actor broke in lockstep; what it was to deliver cannot be made up for.
+        """
+        running = self._running or self._begin(state)
+        learner, window = state.learner, RowWindow(state.window)
+        updates, skipped = int(learner.updates), int(learner.train_state.skipped_in_a_row)
+        for _ in range(int(num_updates)):
+            begun = time.perf_counter()
+            messages = self._take(running, running.latest[0] - self.config.impact.max_lag)
+            if messages is None or skipped >= self.config.max_skipped_updates:
+                break
+            waited = time.perf_counter() - begun
+            chunks = tuple(message.collected.chunks for message in messages)
+            learner, metrics = self._learn(learner, chunks)
+            measured = jax.device_get(metrics)  # waits: actors must never be given parameters that are not there yet
+            updates, skipped = updates + 1, int(learner.train_state.skipped_in_a_row)
+            version = int(learner.train_state.policy_version)
+            if updates % self.config.actors.weight_sync_interval == 0:
+                running.publish(version, self._publish(_behaviour(learner.train_state)))
+            for message in messages:
+                running.grant(message.actor)
+            running.observe(window, measured, messages, version, waited, time.perf_counter() - begun)
+            if updates % self.config.updates_per_row == 0:
+                window.close(updates)
+        lockstep = running.settle() if self.config.actors.lockstep else None
+        after = AsyncState(learner=learner, window=window.state(state.window), lockstep=lockstep)
+        return after, window.flush(updates, skipped)
+
+    def close(self) -> list[str]:
+        """End the actors; returns the names of threads that would not end, which the process takes with it."""
+        return [] if self._running is None else self._running.supervisor.end()
+
+    def broken(self) -> str | None:
+        """Say why the run cannot go on, if it cannot."""
+        return self.broken_by
+
+    @property
+    def failures(self) -> list[str]:
+        """Why actors were started anew."""
+        return [] if self._running is None else self._running.supervisor.causes
+
+    # --- how -----------------------------------------------------------------------------------------------------
+
+    def _init(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:
+        key_actors, key_learner = jax.random.split(key)
+        keys = jax.random.split(key_actors, self.config.actors.num_workers)
+        example = self._example()
+        learner = self.learner.init(key_learner, hyper, example)
+        chunks = (example,) * self.rollouts_per_update
+        measured = jax.eval_shape(self.learner.step, learner, chunks)[1]
+        names = {*measured, *observed_names(self.vector_env.env.spec.metric_names)}
+        zero = Mean(total=jnp.zeros(()), weight=jnp.zeros(()))
+        lockstep = None
+        if self.config.actors.lockstep:
+            lockstep = self._first_rollouts(_behaviour(learner.train_state), keys)
+        return AsyncState(learner=learner, window=dict.fromkeys(sorted(names), zero), lockstep=lockstep)
+
+    def _example(self) -> Chunk:
+        """Shapes of one rollout's chunks `[b, …]`."""
+        key = jax.random.key(0)
+        behaviour = jax.eval_shape(lambda k: _behaviour(self.learner.algorithm.init(k, self.hyper)), key)
+        return jax.eval_shape(self.rollout, behaviour, jax.eval_shape(self.start, key), key)[1].chunks
+
+    def _first_rollouts(self, behaviour: TrainState, keys: Key[Array, "W"]) -> Lockstep:
+        actors, mail = [], []
+        for index, key in enumerate(keys):
+            state, waiting = self.start(key), []
+            for number in range(self.config.actors.mailbox):
+                state, collected = self.rollout(behaviour, state, self._key(index, 0, number))
+                waiting.append(collected)
+            actors.append(state)
+            mail.append(tuple(waiting))
+        return Lockstep(actors=tuple(actors), mail=tuple(mail), taken=jnp.zeros((), jnp.int32))
+
+    def _key(self, actor: int, generation: int, number: int) -> Key[Array, ""]:
+        """The key of one rollout: never used twice, whoever asks."""
+        key = jax.random.fold_in(jax.random.fold_in(self._actor_key, actor), generation)
+        return jax.random.fold_in(key, number)
+
+    def _begin(self, state: AsyncState) -> Running:
+        """Start the actors; free-running ones that go on after a stop draw what was not drawn before."""
+        updates = int(state.learner.updates)
+        if state.lockstep is None:
+            self._actor_key = jax.random.fold_in(self._actor_key, updates)
+
+        def make(index: int, generation: int) -> Collector:
+            if state.lockstep is not None:
+                return JaxCollector(self._rollout, state.lockstep.actors[index])
+            key = self._key(index, generation, STARTS)
+            return JaxCollector(self._rollout, self._start(key))
+
+        behaviour = self._publish(_behaviour(state.train_state))
+        latest = (int(behaviour.policy_version), behaviour)
+        self._running = Running(self.config.actors, make, self._key, latest, state.lockstep)
+        return self._running
+
+    def _take(self, running: Running, oldest: int) -> list[Message] | None:
+        """Return the rollouts of one update, or None where the run is to stop."""
+        taken: list[Message] = []
+        while len(taken) < self.rollouts_per_update:
+            whole = self.config.actors.lockstep and taken  # what was taken in turn must be learned from
+            if self.interrupted() and not whole:
+                return None
+            try:
+                message = running.next(oldest)
+            except RunError as error:
+                if self.config.actors.lockstep:
+                    raise
+                self.broken_by = one_line(error)
+                return None
+            if message is not None:
+                taken.append(message)
+        return taken
+
+
+def make_learner(built: Build) -> Learner:
+    """The learner's share of a configuration."""
+    config, impact = built.config, built.config.impact
+    assert isinstance(built.algorithm, Impact)  # the configuration admits no other
+    return Learner(
+        algorithm=built.algorithm, config=impact, num_new=config.new_chunks,
+        num_replayed=impact.batch_size // config.num_steps - config.new_chunks,
+        capacity=impact.buffer_capacity // config.num_steps,
+        min_size=-(-impact.min_buffer_size // config.num_steps), total_updates=config.num_updates,
+    )  # fmt: skip
+
+
+def _behaviour(train_state: TrainState) -> TrainState:
+    """What actors need of a learner."""
+    return train_state.replace(optimizer=None)
+
+
+def _arrays(state: AsyncState) -> list[jax.Array]:
+    """The arrays of replay, or their shapes; of keys there are none."""
+    return jax.tree.leaves(state.learner.replay)
+
+
+def _copied(tree: PyTree) -> PyTree:
+    """A copy that outlives the learner's next step, which reuses the memory of what it is given."""
+    return jax.tree.map(jnp.copy, tree)
