@@ -4,8 +4,8 @@
     python -m benchmarks.hmasd_alice_and_bob --method hmasd mat   some of them; interrupted, the same command goes on
     python -m benchmarks.hmasd_alice_and_bob --report-only        only draw and tabulate what has been trained
 
-Every seed is a run of its own, and the report holds the seeds that are finished. Methods whose runs are gone keep what
-the results file says of them.
+Every seed is a run of its own, and the report holds the seeds that are finished. What the results file holds of a seed
+with the same settings is not trained again, on whatever machine it was measured.
 """
 
 import argparse
@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.learning import RESULTS, Job, result, train
+from benchmarks.learning import RESULTS, Job, measure, result
 from benchmarks.machine import ROOT
 from benchmarks.report import table
 from benchmarks.studies import Reference, Study
+from jaxrl_engine.core.config import Config
+from jaxrl_engine.runtime.config import differences
+from jaxrl_engine.runtime.settings import read_tree, with_values
 
 EPISODES = 100
 NAME = "hmasd_alice_and_bob"
@@ -55,6 +58,24 @@ METHODS = {
 }  # fmt: skip
 SAME = {"no_exrew": "hmasd"}
 """On this task the published discoverer earns nothing from the world anyway (λ_e = 0), so NoExRew is HMASD itself."""
+
+
+def collect(job: Job, known: Sequence[dict[str, Any]], *, train: bool) -> list[dict[str, Any]]:
+    """Return what there is of each seed of a method: known already, in a finished run, or trained now."""
+    runs = []
+    for each in job.runs():
+        kept = [run for run in known if not differences(_settings(run), each.config)]
+        if train and not kept:
+            each.finish()
+        if each.finished():
+            kept = [measure(each)]
+        runs += kept
+    return runs
+
+
+def _settings(run: Mapping[str, Any]) -> Config:
+    """The configuration of a run in the results file; a setting that did not exist then had its default."""
+    return with_values(Config(), read_tree(run["config"], Config))
 
 
 def per_seed(methods: Mapping[str, Mapping[str, Any]]) -> str:
@@ -117,9 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     known: dict[str, Any] = json.loads(path.read_text())["methods"] if path.exists() else {}
     for name in options.method:
         job = Job(METHODS[name], (options.runs / name).resolve(), options.total_steps, options.seeds, EPISODES)
-        finished = [each for each in job.runs() if each.finished()] if options.report_only else train(job.runs())
-        if finished:
-            known[name] = result(finished)
+        runs = collect(job, known.get(name, {}).get("runs", ()), train=not options.report_only)
+        if runs:
+            known[name] = result(job.study, runs)
             methods = {name: known[name] for name in METHODS if name in known}
             path.write_text(json.dumps({"same": SAME, "methods": methods}, indent=1, allow_nan=False) + "\n")
     methods = {name: known[name] for name in METHODS if name in known}

@@ -51,10 +51,8 @@ class Job:
         if not self.study.separate:
             return [self]
         seeds = range(self.first_seed, self.first_seed + (self.seeds or self.study.seeds))
-        study = dataclasses.replace(self.study, separate=False)
         return [
-            dataclasses.replace(self, study=study, run_dir=self.run_dir / f"seed_{seed}", seeds=1, first_seed=seed)
-            for seed in seeds
+            dataclasses.replace(self, run_dir=self.run_dir / f"seed_{seed}", seeds=1, first_seed=seed) for seed in seeds
         ]
 
     @property
@@ -103,12 +101,14 @@ class Job:
         summary = self.run_dir / "summary.json"
         return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
 
-    def train(self) -> None:
-        """Begin the run, or go on with it.
+    def finish(self) -> None:
+        """Begin the run, or go on with it, unless it has ended.
 
         Raises:
             SystemExit: the run did not finish; the engine has said why.
         """
+        if self.finished():
+            return
         command = [sys.executable, "-m", "jaxrl_engine.run", "--resume", str(self.run_dir)]
         if not (self.run_dir / CONFIG_FILE).exists():
             command = [sys.executable, *self.command[1:]]
@@ -137,44 +137,45 @@ def interval(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean - half, mean + half
 
 
-def train(jobs: Sequence[Job]) -> list[Job]:
-    """Train what is unfinished, one run after another, and return the runs."""
-    for job in jobs:
-        if not job.finished():
-            job.train()
-    return list(jobs)
-
-
-def result(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Reduce the finished runs of a study to what is published; provenance and configuration are the first one's."""
-    job = jobs[0]
-    curves = [read_curve(each.run_dir, each.study.metric) for each in jobs]
-    steps, returns = curves[0][0], np.concatenate([returns for _, returns in curves], axis=1)
-    low, high = interval(returns)
-    final, summaries = returns[-1], [json.loads((each.run_dir / "summary.json").read_text()) for each in jobs]
-    summary = summaries[0]
+def measure(job: Job) -> dict[str, Any]:
+    """Reduce one finished run to what is kept of it."""
+    steps, returns = read_curve(job.run_dir, job.study.metric)
+    summary = json.loads((job.run_dir / "summary.json").read_text())
     measured = ("steps_per_second", "compile_seconds", "wall_seconds", "peak_memory_bytes", "platform", "versions")
-    runs = [{name: each[name] for name in measured} for each in summaries]
     return {
-        "study": job.study.name,
-        "title": job.study.title,
+        "seed": job.config.seed,
         **json.loads(job.origin.read_text()),
-        "run": {**runs[0], "steps_per_second": float(np.median([each["steps_per_second"] for each in runs]))},
-        "runs": len(runs),
-        "config": config_to_dict(job.config),
+        "run": {name: summary[name] for name in measured},
+        "config": json.loads(json.dumps(config_to_dict(job.config))),
         "env_steps": steps,
+        "return_per_seed": returns.tolist(),
+        "random_policy": summary["random_policy"][job.study.metric],
+    }
+
+
+def result(study: Study, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Reduce the runs of a study to what is published; provenance and configuration are the first one's."""
+    returns = np.concatenate([run["return_per_seed"] for run in runs], axis=1)
+    low, high = interval(returns)
+    final, speeds = returns[-1], [run["run"]["steps_per_second"] for run in runs]
+    first = {name: value for name, value in runs[0].items() if name != "seed"}
+    return {
+        "study": study.name,
+        "title": study.title,
+        **first,
+        "run": {**first["run"], "steps_per_second": float(np.median(speeds))},
         "return_per_seed": returns.tolist(),
         "return_mean": returns.mean(axis=-1).tolist(),
         "return_interval_95": [low.tolist(), high.tolist()],
-        "metric": job.study.metric,
-        "random_policy": summary["random_policy"][job.study.metric],
+        "metric": study.metric,
         "final_return_per_seed": final.tolist(),
         "final_return": float(final.mean()),
         "final_interval_95": [float(low[-1]), float(high[-1])],
-        "threshold": job.study.threshold,
-        "threshold_met": bool(final.mean() >= job.study.threshold),
-        "seeds_at_threshold": int((final >= job.study.threshold).sum()),
-        "references": [dataclasses.asdict(reference) for reference in job.study.references],
+        "threshold": study.threshold,
+        "threshold_met": bool(final.mean() >= study.threshold),
+        "seeds_at_threshold": int((final >= study.threshold).sum()),
+        "references": [dataclasses.asdict(reference) for reference in study.references],
+        **({"runs": list(runs)} if study.separate else {}),
     }
 
 
@@ -212,7 +213,7 @@ def draw(measured: dict[str, Any], path: Path) -> None:
 
 def publish(jobs: Sequence[Job], results: Path) -> dict[str, Any]:
     """Write a finished study's JSON and PNG."""
-    measured = result(jobs)
+    measured = result(jobs[0].study, [measure(job) for job in jobs])
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"learning_{measured['study']}.json"
     path.write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n")
@@ -239,7 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     published = []
     for name in options.task:
         job = Job(STUDIES[name], (options.runs / name).resolve(), options.total_steps, options.seeds, options.episodes)
-        jobs = job.runs() if options.report_only else train(job.runs())
+        jobs = job.runs()
+        if not options.report_only:
+            for each in jobs:
+                each.finish()
         if all(each.finished() for each in jobs):
             published.append(publish(jobs, options.results))
     print(learning_table(published))

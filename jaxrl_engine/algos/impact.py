@@ -40,7 +40,7 @@ class Drawn(Struct):
     """A batch of chunks to learn from, and how it was drawn."""
 
     chunks: Chunk  # [K, …]
-    actor_weight: Float[Leaf, "K"]  # importance weights: 1 for new chunks
+    actor_weight: Float[Leaf, "K"]  # importance weights: 1 for new chunks, 0 where a chunk is not to be learned from
     critic_weight: Float[Leaf, "K"]
     new: Bool[Leaf, "K"]  # never learned from before
 
@@ -134,7 +134,8 @@ class Impact:
         value, next_value = self._values(train_state, chunks, seen)
         advantage, target, delta = _estimate(self.impact, statistics, hyper, steps, value, next_value, ratio)
         shape = (*steps.valid.shape, self.spec.num_agents)
-        valid = jnp.broadcast_to(steps.valid[..., None], shape).astype(jnp.float32)
+        learned_from = steps.valid & (drawn.actor_weight > 0.0)[None]
+        valid = jnp.broadcast_to(learned_from[..., None], shape).astype(jnp.float32)
         weights = (valid * weight[None, :, None] for weight in (drawn.actor_weight, drawn.critic_weight))
         actor_weight, critic_weight = weights
         samples = Samples(

@@ -149,6 +149,11 @@ def test_a_chunk_of_weight_zero_and_steps_that_are_not_valid_teach_nothing(stale
         for each in (chunks, broken)
     )
     jax.tree.map(np.testing.assert_array_equal, quiet, loud)
+    rest = jax.tree.map(lambda leaf: jnp.delete(leaf, 3, axis=0), chunks)
+    alone = update(algorithm, state, proximal, drawn(rest), jax.random.key(0))[3]
+    among = update(algorithm, state, proximal, drawn(chunks, weight, weight), jax.random.key(0))[3]
+    for name in ("Losses/Policy", "Losses/Value", "Losses/Entropy", "Async/RatioMean", "Async/EffectiveSampleSize"):
+        np.testing.assert_allclose(among[name], alone[name], rtol=1e-5)
     without = chunks.replace(valid=chunks.valid.at[3].set(False))
     louder = broken.replace(valid=without.valid)
     quiet, loud = (update(algorithm, state, proximal, drawn(each), jax.random.key(0)) for each in (without, louder))

@@ -63,13 +63,34 @@ def test_every_seed_is_a_run_of_its_own(tmp_path):
     assert len({job.run_dir for job in jobs}) == 3
 
 
-def test_results_outlive_their_runs(tmp_path, capsys):
-    finish(tmp_path / "runs", "mat", [0.5, 0.5, 0.5])
+def test_results_outlive_their_runs_seed_by_seed(tmp_path, capsys):
+    finish(tmp_path / "runs", "mat", [0.5, 0.75, None])
     report(tmp_path, capsys)
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    finish(tmp_path / "runs", "mat", [None, None, 0.25])
     finish(tmp_path / "runs", "hmasd", [0.25, 0.25, 0.25])
-    rows = report(tmp_path, capsys, "--method", "hmasd")
-    assert (rows["MAT"][0], rows["HMASD"][0]) == ("0.500", "0.250")
+    rows = report(tmp_path, capsys, "--method", "hmasd", "mat")
+    assert (rows["MAT"][2], rows["HMASD"][2]) == ("0.75 0.50 0.25", "0.25 0.25 0.25")
+
+
+def test_a_seed_of_other_settings_is_not_taken_for_one_of_these(tmp_path, capsys):
+    finish(tmp_path / "runs", "mat", [0.5, None, None])
+    report(tmp_path, capsys)
+    place = tmp_path / "results" / "hmasd_alice_and_bob.json"
+    place.write_text(place.read_text().replace('"gamma": 0.99', '"gamma": 0.5'))
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    finish(tmp_path / "runs", "mat", [None, 0.25, None])
+    assert report(tmp_path, capsys)["MAT"][2] == "0.25"
+
+
+def test_a_known_seed_is_not_trained_again(tmp_path, capsys, monkeypatch):
+    finish(tmp_path / "runs", "mappo", [0.0, 0.0, 0.0])
+    report(tmp_path, capsys)
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(Job, "finish", lambda self: pytest.fail("trained"))
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--total-steps", "300"]
+    bench.main(["--method", "mappo", "--seeds", "3", *places])
+    assert "MAPPO" in capsys.readouterr().out
 
 
 ABLATED = {

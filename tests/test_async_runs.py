@@ -1,0 +1,73 @@
+"""Async runs as a user starts them: they learn, go on to the bit, stop when told, and refuse what cannot be."""
+
+import json
+import signal
+import time
+
+import pytest
+from engine_cli import assert_one_line_error, fingerprint, rows, run, start, summary
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SMALL = [
+    *("--mode", "async", "--env", "gymnax:CartPole-v1", "--num-envs", 4, "--num-workers", 2, "--num-steps", 8),
+    *("--batch-size", 64, "--min-buffer-size", 64, "--num-epochs", 1, "--ppo.num-minibatches", 2),
+    *("--network.hidden-sizes", 8, "--evaluation.episodes", 3, "--evaluation.count", 0, "--logging.every-updates", 1),
+    *("--ppo.no-anneal-learning-rate", "--per-beta-start", 1, "--quiet"),
+]
+UPDATE = 32
+
+
+def test_a_resumed_lockstep_run_ends_as_the_one_nobody_disturbed_to_the_bit(tmp_path):
+    for name, updates in (("straight", 9), ("split", 4)):
+        done = run(*SMALL, "--lockstep", "--total-steps", updates * UPDATE, "--run-dir", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    assert fingerprint(tmp_path / "split") != fingerprint(tmp_path / "straight")
+    done = run("--resume", tmp_path / "split", "--total-steps", 9 * UPDATE, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert fingerprint(tmp_path / "split") == fingerprint(tmp_path / "straight")
+    assert summary(tmp_path / "split")["eval"] == summary(tmp_path / "straight")["eval"]
+
+
+def test_told_to_stop_it_stops_within_seconds_and_goes_on_later(tmp_path):
+    place = tmp_path / "run"
+    process = start(*SMALL, "--total-steps", 10_000_000, "--run-dir", place)
+    deadline = time.monotonic() + 200
+    while not (place / "metrics.jsonl").exists() or not rows(place):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    stopped = summary(place)
+    assert stopped["status"] == "interrupted" and stopped["env_steps"] % UPDATE == 0
+    more = stopped["env_steps"] + 40 * UPDATE
+    done = run("--resume", place, "--total-steps", more, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert summary(place)["env_steps"] == more
+    told = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    learned = [row for row in told if "Async/LagMax" in row]
+    assert {"Async/LagP50", "Async/LearnerIdle", "Async/TrainedStepsPerSecond", "Buffer/Size"} <= set(learned[-1])
+    assert all(row["Async/LagMax"] <= 64 for row in learned)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--mode async --algo ppo", ["algo", "impact"]),
+        ("--algo impact", ["algo", "mode async"]),
+        ("--mode async --num-workers 0", ["actors.num_workers"]),
+        ("--mode async --num-workers 1000", ["actors.num_workers", "256"]),
+        ("--mode async --num-workers 3", ["num_envs", "actors.num_workers = 3"]),
+        ("--mode async --batch-size 100", ["impact.batch_size", "num_steps"]),
+        ("--mode async --buffer-capacity 100", ["impact.buffer_capacity", "impact.batch_size"]),
+        ("--mode async --per-alpha 1.5", ["impact.per_alpha", "0 to 1"]),
+        ("--mode async --per-beta-start -0.1", ["impact.per_beta_start"]),
+        ("--mode async --replay none", ["impact.new_fraction", "1 with replay none"]),
+        ("--mode async --num-seeds 2", ["num_seeds"]),
+        ("--mode async --num-devices 2", ["num_devices"]),
+        ("--mode async --network.recurrent gru", ["network.recurrent", "none with algo impact"]),
+        ("--mode async --env nowhere", ["nowhere"]),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(arguments, words):
+    assert_one_line_error(run(*arguments.split()), *words)
