@@ -22,7 +22,7 @@ def describe(env_id: str) -> str:
     Raises:
         UserError: there is no such world.
     """
-    env = make_host_env(env_id, 1, {}) if is_host_world(env_id) else make_env(env_id, {})[0]
+    env: Any = make_host_env(env_id, 1, {}) if is_host_world(env_id) else make_env(env_id, {})[0]
     spec = env.spec
     if is_host_world(env_id):
         env.close()

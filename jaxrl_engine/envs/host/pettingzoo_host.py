@@ -197,7 +197,9 @@ def _widest_control(controls: list[ActionSpace]) -> ActionSpace:
         return Discrete(max(choices))
     boxes = [control for control in controls if isinstance(control, Box)]
     widest = max(boxes, key=lambda box: len(box.low), default=None)
-    fit = all((box.low, box.high) == (widest.low[: len(box.low)], widest.high[: len(box.low)]) for box in boxes if widest)
+    fit = all(
+        (box.low, box.high) == (widest.low[: len(box.low)], widest.high[: len(box.low)]) for box in boxes if widest
+    )
     if widest is None or len(boxes) < len(controls) or not fit or len(widest.shape) != 1:
         raise ValueError("agents whose actions differ in kind or in bounds cannot share an action space")
     return widest

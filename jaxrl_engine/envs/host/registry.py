@@ -77,19 +77,19 @@ def _built(env_id: str, num_envs: int, module: Any, values: dict[str, EnvValue])
     seconds, processes = float(values.pop("deadline", DEADLINE)), int(values.pop("processes", 0))
     world = importlib.import_module("jaxrl_engine.envs.host.world")
     try:
-        require(0.0 < seconds, "deadline", "a number of seconds > 0", seconds)
-        require(0 <= processes, "processes", "a whole number >= 0", processes)
+        require(seconds > 0.0, "deadline", "a number of seconds > 0", seconds)
+        require(processes >= 0, "processes", "a whole number >= 0", processes)
         make = functools.partial(module.simulate, env_id.partition(":")[2], num_envs, **values)
         processes = num_envs if module.ONE_PER_PROCESS else min(processes, num_envs)
         if processes:
             workers = importlib.import_module("jaxrl_engine.envs.host.workers")
-            make = functools.partial(
-                workers.Workers, env_id, module.__name__, num_envs, processes, seconds, values
-            )
+            make = functools.partial(workers.Workers, env_id, module.__name__, num_envs, processes, seconds, values)
         return world.HostWorld(env_id, make())
     except REFUSALS as error:
         reason = (str(error).splitlines() or [""])[0] or f"{type(error).__name__} from the world itself"
-        raise UserError(f"env_params ({given}) of {env_id}: {reason}" if given else f"env {env_id}: {reason}") from error
+        raise UserError(
+            f"env_params ({given}) of {env_id}: {reason}" if given else f"env {env_id}: {reason}"
+        ) from error
 
 
 def _checked(env_id: str, name: str, value: EnvValue, defaults: Mapping[str, EnvValue]) -> EnvValue:

@@ -70,7 +70,8 @@ class RetroSimulator:
     def step(self, actions: Shaped[np.ndarray, "1 1"]) -> Arrays:
         """Press what the action says for `frame_skip` frames."""
         pressed = self.presses[int(actions[0, 0])]
-        frames, reward, terminated, truncated, info = [], 0.0, False, False, {}
+        frames: list[np.ndarray] = []
+        reward, terminated, truncated, info = 0.0, False, False, {}
         for _ in range(self.values["frame_skip"]):
             frame, gain, terminated, truncated, info = self.emulator.step(pressed)
             frames = [*frames[-1:], np.array(frame)]
@@ -148,7 +149,9 @@ def simulate(name: str, num_envs: int, **values: Any) -> RetroSimulator:
     try:
         emulator = retro.make(game, state, scenario=scenario, render_mode="rgb_array")
     except (FileNotFoundError, AssertionError, TypeError) as error:  # TypeError: the path of what is not there
-        raise UserError(f"env: retro:{name} has no state {state!r} with scenario {scenario!r}: {error}") from error
+        states = ", ".join(retro.data.list_states(game))
+        asked = f"state {values.get('state', '')!r} with scenario {values.get('scenario', '')!r}"
+        raise UserError(f"env: retro:{name} has no {asked}; its states are {states}") from error
     return RetroSimulator(emulator, list(emulator.data.lookup_all()), values)
 
 

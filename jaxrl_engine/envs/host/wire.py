@@ -72,7 +72,7 @@ def receive(sock: socket.socket, deadline: Deadline) -> tuple[dict[str, Any], Ar
 
 def _read(sock: socket.socket, room: np.ndarray, deadline: Deadline) -> memoryview:
     """Fill `room` from the socket."""
-    whole = memoryview(room)
+    whole = memoryview(room.data)
     rest = whole
     while len(rest):
         sock.settimeout(deadline.left())
@@ -91,10 +91,9 @@ def facts_to_words(facts: Facts) -> dict[str, Any]:
 
 def facts_from_words(words: dict[str, Any]) -> Facts:
     """Undo `facts_to_words`."""
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
-    observation = _space_from_words(words["observation"])
-    assert isinstance(observation, Box)
-    return Facts(**{**plain, "observation": observation, "action": _space_from_words(words["action"])})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in words.items()}
+    spaces = {name: _space_from_words(words[name]) for name in ("observation", "action")}
+    return Facts(**{**fields, **spaces})
 
 
 def _space_to_words(space: ActionSpace) -> dict[str, Any]:

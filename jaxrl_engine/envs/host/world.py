@@ -146,5 +146,3 @@ def joined(views: Shaped[np.ndarray, "b A ..."]) -> Shaped[np.ndarray, "b ..."]:
         return views.reshape(len(views), -1).copy()
     images = np.moveaxis(views, 1, -2)  # [b, height, width, A, channels]
     return np.array(images, order="C").reshape(*images.shape[:3], -1)
-
-
