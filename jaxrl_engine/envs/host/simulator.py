@@ -6,7 +6,7 @@ that JAX would take.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,7 @@ class Facts:
     remark: str = ""
 
 
+@runtime_checkable
 class Simulator(Protocol):
     """`num_envs` copies of a world that start anew by themselves. Actions are legal ones when they arrive."""
 
