@@ -84,17 +84,18 @@ class ParallelSimulator:
     ) -> tuple[Shaped[np.ndarray, "A ..."], Float[np.ndarray, "A"], bool, bool]:
         """Step one copy; return what its agents see and are paid, and whether the episode terminated or truncated."""
         playing = list(world.agents)
-        own = {agent: self._own(agent, action[self.agents.index(agent)]) for agent in playing}
+        own = {agent: self._own(agent, action) for agent in playing}
         seen, paid, terminations, truncations, _ = world.step(own)
         rewards = np.array([paid.get(agent, 0.0) for agent in self.agents], np.float32)
         over = not world.agents
         cut = any(truncations.get(agent, False) and not terminations.get(agent, False) for agent in playing)
         return self._stacked(seen), rewards, over and not cut, over and cut
 
-    def _own(self, agent: str, action: Shaped[np.ndarray, "..."]) -> Any:
-        control = self._controls[agent]
-        action = action[: len(control.low)] if isinstance(control, Box) else action
-        return native_actions(self._spaces[agent], np.asarray(action))
+    def _own(self, agent: str, actions: Shaped[np.ndarray, "A ..."]) -> Any:
+        """Return an agent's action as its space knows it."""
+        control, i = self._controls[agent], self.agents.index(agent)
+        own = actions[i, : len(control.low)] if isinstance(control, Box) else actions[i]
+        return native_actions(self._spaces[agent], np.asarray(own))[()]  # of a choice the number, not an array
 
     def _stacked(self, seen: Mapping[str, np.ndarray]) -> Shaped[np.ndarray, "A ..."]:
         """Stack copies of what the agents see, padded with zeros; an agent that is out sees zeros."""

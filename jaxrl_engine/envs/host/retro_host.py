@@ -16,6 +16,7 @@ Written against stable-retro 1.0. Airstriker-Genesis comes with its ROM; other g
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -105,7 +106,7 @@ class RetroSimulator:
         return np.asarray(Image.fromarray(frame).convert("L").resize(size, Image.Resampling.BOX))[..., None]
 
 
-def presses(pad: list[str | None], wanted: str) -> Bool[np.ndarray, "actions buttons"]:
+def presses(pad: Sequence[str | None], wanted: str) -> Bool[np.ndarray, "actions buttons"]:
     """Return which of the buttons of a `pad` each action holds down.
 
     Raises:

@@ -107,4 +107,4 @@ def action_space_of(space: Any, owner: str) -> ActionSpace:
 
 def native_actions(space: Any, actions: np.ndarray) -> np.ndarray:
     """Give actions `[b, *shape]` the numbering and the type in which `space` knows them."""
-    return (actions + getattr(space, "start", 0)).astype(space.dtype)
+    return np.asarray(actions + getattr(space, "start", 0), space.dtype)

@@ -129,7 +129,11 @@ def test_the_same_in_processes(short):
 
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
-    [("frame_skip", 0, "a whole number >= 1"), ("noop_max", -1, "a whole number >= 0"), ("sticky", 2.0, "a probability")],
+    [
+        ("frame_skip", 0, "a whole number >= 1"),
+        ("noop_max", -1, "a whole number >= 0"),
+        ("sticky", 2.0, "a probability"),
+    ],
 )
 def test_values_out_of_range_are_one_line(field, value, allowed):
     with pytest.raises(UserError, match=f"{field} must be {allowed}"):

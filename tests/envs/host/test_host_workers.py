@@ -9,7 +9,7 @@ import pytest
 from fake_host_worlds import Counter
 
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.core.spaces import Box, Discrete, MultiDiscrete
+from jaxrl_engine.core.spaces import Box, MultiDiscrete
 from jaxrl_engine.envs.host import wire
 from jaxrl_engine.envs.host.protocol import HostWorldError
 from jaxrl_engine.envs.host.simulator import Facts
@@ -107,7 +107,7 @@ def test_a_worker_killed_from_outside_is_named():
     try:
         workers.reset(0)
         os.kill(workers.pids[0], signal.SIGKILL)
-        with pytest.raises(HostWorldError, match="worker 0 of 2 .* was killed by SIGKILL"):
+        with pytest.raises(HostWorldError, match=r"worker 0 of 2 .* was killed by SIGKILL"):
             play(workers, 1)
     finally:
         workers.close()
@@ -122,7 +122,7 @@ def test_a_worker_that_hangs_is_named_in_time(how):
         if how == "is stopped":
             os.kill(workers.pids[0], signal.SIGSTOP)
         before = time.monotonic()
-        with pytest.raises(HostWorldError, match="worker 0 of 2 .* did not answer within 3 s"):
+        with pytest.raises(HostWorldError, match=r"worker 0 of 2 .* did not answer within 3 s"):
             play(workers, 7 if how == "sleeps" else 1)
         assert 2.9 < time.monotonic() - before < 6
     finally:

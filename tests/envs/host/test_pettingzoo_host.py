@@ -109,7 +109,7 @@ def test_controls_of_different_widths_share_the_widest():
     narrow, wide = (spaces.Box(-1.0, 1.0, (width,), np.float32) for width in (2, 3))
     simulator = with_spaces(action=(narrow, wide))
     assert simulator.facts.action == Box.uniform((3,), -1.0, 1.0) and not simulator.facts.choices
-    assert simulator._own("a", np.float32([0.1, 0.2, 0.3])).tolist() == np.float32([0.1, 0.2]).tolist()
+    assert simulator._own("a", np.float32([[0.1, 0.2, 0.3], [0.4] * 3])).tolist() == np.float32([0.1, 0.2]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_controls_of_different_widths_share_the_widest():
     ],
 )
 def test_spaces_that_cannot_be_shared_are_told(found):
-    with pytest.raises(ValueError, match="agents whose|the (actions|observations) of a must be"):
+    with pytest.raises(ValueError, match=r"agents whose|the (actions|observations) of a must be"):
         with_spaces(**found)
 
 
@@ -157,7 +157,7 @@ def test_it_is_pettingzoo_stepped_directly(processes):
             np.testing.assert_array_equal(steps[t].final_observation[i, 3, :14], seen[agents[3]])
             np.testing.assert_array_equal(steps[t].reward[i], np.float32([paid[agent] for agent in agents]))
             assert steps[t].truncated[i] == any(truncated.values()) == (t % 5 == 0)
-            assert steps[t].terminated[i] == any(terminated.values()) is np.False_ or not steps[t].terminated[i]
+            assert not steps[t].terminated[i] and not any(terminated.values())
             if not copy.agents:
                 seen, _ = copy.reset()
     ids = steps[7].observation[:, :, 16:]

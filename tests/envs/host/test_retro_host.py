@@ -50,7 +50,7 @@ def test_grey_is_itu_601_and_the_picture_shrinks_by_area():
     emulator._picture = lambda: picture
     seen = world_of(emulator, **NO_CHANCE).reset(0).observation[0, 0, :, :, 0]
     grey = np.round(picture @ np.array([0.299, 0.587, 0.114])).reshape(84, 2, 84, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(seen, grey, atol=1.0)
+    np.testing.assert_allclose(seen, grey, atol=1.5)  # rounded to whole numbers three times
 
 
 def test_an_end_within_an_action_and_an_end_by_patience():
@@ -155,7 +155,7 @@ def small(frame):
 
 @needs_retro
 def test_a_missing_rom_and_a_missing_state_are_one_line():
-    with pytest.raises(UserError, match="the ROM of Jackal-Nes-v0 is not here; python -m stable_retro.import"):
+    with pytest.raises(UserError, match=r"the ROM of Jackal-Nes-v0 is not here; python -m stable_retro.import"):
         make_host_env("retro:Jackal-Nes", 1, {})
-    with pytest.raises(UserError, match="has no state 'Level9' .* its states are Level1$"):
+    with pytest.raises(UserError, match=r"has no state 'Level9' .* its states are Level1$"):
         make_host_env("retro:Airstriker-Genesis", 1, {"state": "Level9"})
