@@ -178,6 +178,15 @@ def test_a_worker_ends_with_its_run():
     assert workers._workers[0].process.wait(10) == 0
 
 
+def test_a_worker_that_hangs_ends_without_its_run():
+    """As when the run was killed in the middle of a step that never ends."""
+    workers = start(seconds=1.5, num_envs=1, processes=1, trouble=7)
+    worker = workers._workers[0]
+    worker.tell({}, {"actions": np.full((1, 1), 7)}, 1.5, wire.Deadline(1.5))
+    worker.sock.close()
+    assert worker.process.wait(20) == 1
+
+
 def test_after_a_failure_a_world_only_closes():
     world = HostWorld("fake:counter", start(trouble=9, processes=1))
     world.reset(0)

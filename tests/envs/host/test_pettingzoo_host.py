@@ -97,6 +97,22 @@ def test_one_agent_terminated_and_the_last_one_cut_at_the_same_step_is_a_truncat
     assert step.truncated.all() and not step.terminated.any()
 
 
+def test_an_agent_that_is_terminated_and_truncated_at_once_is_terminated():
+    world, copies = duel(1, True)
+    step_of = Duel.step
+
+    def both(copy, actions):
+        seen, paid, _terminated, _truncated, infos = step_of(copy, actions)
+        copy.agents = []
+        return seen, paid, {"a": True, "b": True}, {"a": False, "b": True}, infos
+
+    for copy in copies:
+        copy.step = both.__get__(copy)
+    world.reset(0)
+    step = world.step(np.zeros((2, 2), np.int32))
+    assert step.terminated.all() and not step.truncated.any()
+
+
 def with_spaces(**found):
     """Make a duel in which the two agents have the given spaces."""
     world = Duel(4, True)
