@@ -1,4 +1,7 @@
-"""Print every world with its agents, spaces, metrics and rules in one line: `python -m jaxrl_engine.envs [WORLD …]`."""
+"""Print every world with its agents, spaces, metrics and rules in one line: `python -m jaxrl_engine.envs [WORLD …]`.
+
+Of host worlds, which other packages bring, a line for each family.
+"""
 
 import argparse
 import sys
@@ -7,6 +10,7 @@ from typing import Any
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
 from jaxrl_engine.core.types import EnvSpec
+from jaxrl_engine.envs.host.registry import is_host_world, listing, make_host_env
 from jaxrl_engine.envs.registry import available_envs, make_env
 
 EXIT_BAD_INPUT = 2
@@ -18,8 +22,10 @@ def describe(env_id: str) -> str:
     Raises:
         UserError: there is no such world.
     """
-    env, _ = make_env(env_id, {})
+    env: Any = make_host_env(env_id, 1, {}) if is_host_world(env_id) else make_env(env_id, {})[0]
     spec = env.spec
+    if is_host_world(env_id):
+        env.close()
     facts = [
         f"{spec.num_agents} agent{'s' * (spec.num_agents > 1)}",
         f"observation {_shape(spec.observation.shape)} {spec.observation.dtype}",
@@ -66,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for env_id in asked or available_envs():
             print(describe(env_id), flush=True)
+        for line in () if asked else listing():
+            print(line)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
