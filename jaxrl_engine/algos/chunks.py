@@ -54,7 +54,11 @@ def unpack_mask(spec: EnvSpec, packed: UInt8[Array, "*batch bytes"] | None) -> B
     """Return an action mask of which a chunk keeps a bit per action."""
     if packed is None:
         return None
+    return jnp.unpackbits(packed, axis=-1, count=mask_width(spec)).astype(bool)
+
+
+def mask_width(spec: EnvSpec) -> int:
+    """Entries of an action mask."""
     action = spec.action
     assert isinstance(action, Discrete | MultiDiscrete)  # only choices can be masked
-    width = action.n if isinstance(action, Discrete) else sum(action.nvec)
-    return jnp.unpackbits(packed, axis=-1, count=width).astype(bool)
+    return action.n if isinstance(action, Discrete) else sum(action.nvec)

@@ -1,6 +1,7 @@
 """From a configuration to the objects a mode runs: world, algorithm, keys, traced settings, evaluation program."""
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import EnvSpec, PyTree, TimeStep, TrainState
+from jaxrl_engine.envs.host.registry import is_host_world
 from jaxrl_engine.envs.protocol import Environment
 from jaxrl_engine.envs.registry import make_env
 from jaxrl_engine.envs.vector import VectorEnv
@@ -127,7 +129,7 @@ def build(config: Config) -> Build:
     Raises:
         UserError: the world, its parameters, or a combination with the network is not possible.
     """
-    env, env_params = make_env(config.env, config.env_params)
+    env, env_params = _make_env(config)
     recipe, settings = RECIPES[config.algo], tuple(sweep_settings(config))
     try:
         algorithm = recipe.make(env.spec, config)
@@ -135,6 +137,16 @@ def build(config: Config) -> Build:
     except ValueError as error:
         raise UserError(str(error)) from error
     return Build(config=config, env=env, env_params=env_params, algorithm=algorithm, settings=settings)
+
+
+def _make_env(config: Config) -> tuple[Environment[Any, Any], PyTree]:
+    """Make the world; of one outside JAX only its facts are kept."""
+    if not is_host_world(config.env):
+        return make_env(config.env, config.env_params)
+    if config.mode != "async":
+        raise UserError(f"env: {config.env} is stepped from Python, which only --mode async does")
+    host = importlib.import_module("jaxrl_engine.envs.host.environment")
+    return host.host_environment(config.env, config.env_params), ()
 
 
 def _mixed_policy(built: Build, greedy: Policy, uniform: Bool[Array, ""]) -> Policy:

@@ -9,7 +9,9 @@ from jaxtyping import Array
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
+from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.modes.build import Build, build
+from jaxrl_engine.modes.host_evaluate import HostEvaluation
 from jaxrl_engine.modes.record import Watched, watch
 from jaxrl_engine.modes.session import summarize
 from jaxrl_engine.modes.train import make_program
@@ -47,11 +49,22 @@ class SavedPolicy:
 
     def evaluate(self, episodes: int, *, seed: int = 0, uniform: bool = False) -> dict[str, Any]:
         """Play fresh episodes greedily (or uniformly at random) and return the means of what was seen."""
+        key = jax.random.fold_in(jax.random.key(seed), POLICY_STREAM)
+        if isinstance(self.built.env, HostEnvironment):
+            return summarize(self._host_evaluation(episodes)(self.train_state, key, uniform=uniform))
         if episodes not in self._evaluations:
             self._evaluations[episodes] = jax.jit(self.built.evaluation(episodes))
-        key = jax.random.fold_in(jax.random.key(seed), POLICY_STREAM)
         results = self._evaluations[episodes](self.train_state, key, jnp.asarray(uniform))
         return summarize(jax.device_get(results))
+
+    def _host_evaluation(self, episodes: int) -> HostEvaluation:
+        built = self.built
+        assert isinstance(built.env, HostEnvironment)
+        if episodes not in self._evaluations:
+            evaluation = HostEvaluation(built.algorithm, built.env, episodes, built.config.evaluation.max_steps)
+            evaluation.compile(self.train_state)
+            self._evaluations[episodes] = evaluation
+        return self._evaluations[episodes]
 
     def watch(self, worlds: int, num_steps: int, *, seed: int = 0) -> Watched | None:
         """Play one greedy episode, or its first `num_steps` steps, in each of some worlds; None: it has no picture."""

@@ -16,9 +16,11 @@ from jaxrl_engine.algos.protocol import Algorithm
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TrainState
+from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluate import EpisodeResults
+from jaxrl_engine.modes.host_evaluate import HostEvaluation
 from jaxrl_engine.modes.probe import split_times
 from jaxrl_engine.modes.record import skill_maps
 from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points, summarize
@@ -51,17 +53,27 @@ class Evaluator:
 
     def __init__(self, built: Build, train_state: PyTree) -> None:
         self.built = built
+        self._compiled: Any = None
+        if isinstance(built.env, HostEnvironment):
+            limits = (built.config.evaluation.episodes, built.config.evaluation.max_steps)
+            self._host = HostEvaluation(built.algorithm, built.env, *limits)
+            self._shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), train_state)
+            return
         evaluate = built.evaluation(built.config.evaluation.episodes)
         if built.num_runs is not None:
             evaluate = jax.vmap(evaluate, in_axes=(0, 0, None))
         keys = jax.eval_shape(built.evaluation_keys, 0)
         self._lowered = jax.jit(evaluate).lower(train_state, keys, jax.ShapeDtypeStruct((), jnp.bool_))
-        self._compiled: Any = None
 
     def compile(self) -> None:
-        self._compiled = self._lowered.compile()
+        if isinstance(self.built.env, HostEnvironment):
+            self._host.compile(self._shapes)
+        else:
+            self._compiled = self._lowered.compile()
 
     def __call__(self, train_state: TrainState, updates: int, *, uniform: bool = False) -> EpisodeResults:
+        if isinstance(self.built.env, HostEnvironment):
+            return self._host(train_state, self.built.evaluation_keys(updates), uniform=uniform)
         return self._compiled(train_state, self.built.evaluation_keys(updates), jnp.asarray(uniform))
 
 

@@ -5,7 +5,7 @@ gives back chunks. Whoever else can do that (a process, a node of a cluster) can
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 from jaxtyping import Array, Key
@@ -14,6 +14,7 @@ from jaxrl_engine.algos.chunks import cut_into_chunks
 from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, PyTree, TrainState
+from jaxrl_engine.envs.protocol import Environment
 from jaxrl_engine.envs.vector import Episodes, VectorEnv
 from jaxrl_engine.modes.rollout import ActorState, rollout, start
 
@@ -59,16 +60,53 @@ class JaxCollector:
         """Nothing is held."""
 
 
-def jax_rollout(algorithm: Acting, vector_env: VectorEnv, env_params: PyTree, num_steps: int) -> Rollout:
-    """Return the rollout `(behaviour, state, key) -> (state, collected)` of one actor, to be compiled."""
+@runtime_checkable
+class Source(Protocol):
+    """Where an actor's collector comes from: everything that is compiled once and shared by all actors."""
 
-    def collect(behaviour: TrainState, state: ActorState, key: Key[Array, ""]) -> tuple[ActorState, Collected]:
-        state, trajectory, episodes = rollout(algorithm, vector_env, behaviour, state, key, env_params, num_steps)
+    def example(self, behaviour: TrainState) -> Chunk:
+        """Return the shapes of one rollout's chunks `[b, …]`."""
+
+    def compile(self, behaviour: TrainState) -> None:
+        """Compile what collectors run, for parameters of these shapes."""
+
+    def begin(self, key: Key[Array, ""]) -> Collector:
+        """Return a collector at the start of new episodes. The key is consumed."""
+
+
+class JaxSource:
+    """Worlds in JAX: a rollout is one compiled program."""
+
+    def __init__(
+        self, algorithm: Acting, env: Environment[Any, Any], env_params: PyTree, num_envs: int, num_steps: int
+    ) -> None:
+        self.algorithm, self.env_params, self.num_steps = algorithm, env_params, num_steps
+        self.vector_env = VectorEnv(env, num_envs)
+
+    def start(self, key: Key[Array, ""]) -> ActorState:
+        """Begin episodes. The key is consumed."""
+        return start(self.algorithm, self.vector_env, key, self.env_params)
+
+    def rollout(self, behaviour: TrainState, state: ActorState, key: Key[Array, ""]) -> tuple[ActorState, Collected]:
+        """Step every environment `T` times; to be compiled. The key is consumed."""
+        state, trajectory, episodes = rollout(
+            self.algorithm, self.vector_env, behaviour, state, key, self.env_params, self.num_steps
+        )
         return state, Collected(chunks=cut_into_chunks(trajectory), episodes=episodes)
 
-    return collect
+    def example(self, behaviour: TrainState) -> Chunk:
+        key = jax.random.key(0)
+        return jax.eval_shape(self.rollout, behaviour, jax.eval_shape(self.start, key), key)[1].chunks
 
+    def compile(self, behaviour: TrainState) -> None:
+        key = jax.random.key(0)
+        state = jax.eval_shape(self.start, key)
+        self._rollout = jax.jit(self.rollout).lower(behaviour, state, key).compile()
+        self._start = jax.jit(self.start).lower(key).compile()
 
-def jax_start(algorithm: Acting, vector_env: VectorEnv, env_params: PyTree) -> Callable[[Key[Array, ""]], ActorState]:
-    """Return the function `key -> state` that begins an actor's episodes, to be compiled."""
-    return lambda key: start(algorithm, vector_env, key, env_params)
+    def begin(self, key: Key[Array, ""]) -> JaxCollector:
+        return JaxCollector(self._rollout, self._start(key))
+
+    def go_on(self, state: ActorState) -> JaxCollector:
+        """Return a collector that goes on from a saved state."""
+        return JaxCollector(self._rollout, state)

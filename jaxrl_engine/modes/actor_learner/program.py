@@ -21,11 +21,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from jaxrl_engine.algos.impact import Impact
+from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, Leaf, PyTree, TrainState
-from jaxrl_engine.envs.vector import VectorEnv
+from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.modes.actor_learner.actors import Message
-from jaxrl_engine.modes.actor_learner.collector import Collector, JaxCollector, jax_rollout, jax_start
+from jaxrl_engine.modes.actor_learner.collector import Collector, JaxSource, Source
+from jaxrl_engine.modes.actor_learner.host_collector import HostSource
 from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
 from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
@@ -70,10 +72,10 @@ class AsyncProgram:
         self.config, self.hyper = config, built.hyper
         self.interrupted: Callable[[], bool] = lambda: False  # asked while actors are waited for
         self.learner = make_learner(built)
-        self.vector_env = VectorEnv(built.env, config.num_envs // config.actors.num_workers)
-        self.rollouts_per_update = config.new_chunks // self.vector_env.num_envs
-        self.rollout = jax_rollout(built.algorithm, self.vector_env, built.env_params, config.num_steps)
-        self.start = jax_start(built.algorithm, self.vector_env, built.env_params)
+        share = config.num_envs // config.actors.num_workers
+        self.rollouts_per_update = config.new_chunks // share
+        self.metric_names = built.env.spec.metric_names
+        self.source = make_source(built, share)
         self._actor_key = jax.random.fold_in(jax.random.key(config.seed), ACTOR_STREAM)
         self.broken_by: str | None = None
         self._running: Running | None = None
@@ -86,10 +88,8 @@ class AsyncProgram:
 
     def compile(self, state: AsyncState) -> Callable[[AsyncState, Any], tuple[AsyncState, Rows]]:
         """Compile what actors and learner run; the state passed to the result is donated."""
-        key, behaviour = jax.random.key(0), _behaviour(state.train_state)
-        actor = jax.eval_shape(self.start, key)
-        self._rollout = jax.jit(self.rollout).lower(behaviour, actor, key).compile()
-        self._start = jax.jit(self.start).lower(key).compile()
+        behaviour = _behaviour(state.train_state)
+        self.source.compile(behaviour)
         self._publish = jax.jit(_copied).lower(behaviour).compile()
         chunks = (self._example(),) * self.rollouts_per_update
         self._learn = jax.jit(self.learner.step, donate_argnums=0).lower(state.learner, chunks).compile()
@@ -164,7 +164,7 @@ class AsyncProgram:
         learner = self.learner.init(key_learner, hyper, example)
         chunks = (example,) * self.rollouts_per_update
         measured = jax.eval_shape(self.learner.step, learner, chunks)[1]
-        names = {*measured, *observed_names(self.vector_env.env.spec.metric_names)}
+        names = {*measured, *observed_names(self.metric_names)}
         zero = Mean(total=jnp.zeros(()), weight=jnp.zeros(()))
         lockstep = None
         if self.config.actors.lockstep:
@@ -175,14 +175,15 @@ class AsyncProgram:
         """Shapes of one rollout's chunks `[b, …]`."""
         key = jax.random.key(0)
         behaviour = jax.eval_shape(lambda k: _behaviour(self.learner.algorithm.init(k, self.hyper)), key)
-        return jax.eval_shape(self.rollout, behaviour, jax.eval_shape(self.start, key), key)[1].chunks
+        return self.source.example(behaviour)
 
     def _first_rollouts(self, behaviour: TrainState, keys: Key[Array, "W"]) -> Lockstep:
-        actors, mail = [], []
+        source, actors, mail = self.source, [], []
+        assert isinstance(source, JaxSource)  # no other goes in lockstep: `make_source`
         for index, key in enumerate(keys):
-            state, waiting = self.start(key), []
+            state, waiting = source.start(key), []
             for number in range(self.config.actors.mailbox):
-                state, collected = self.rollout(behaviour, state, self._key(index, 0, number))
+                state, collected = source.rollout(behaviour, state, self._key(index, 0, number))
                 waiting.append(collected)
             actors.append(state)
             mail.append(tuple(waiting))
@@ -200,10 +201,9 @@ class AsyncProgram:
             self._actor_key = jax.random.fold_in(self._actor_key, updates)
 
         def make(index: int, generation: int) -> Collector:
-            if state.lockstep is not None:
-                return JaxCollector(self._rollout, state.lockstep.actors[index])
-            key = self._key(index, generation, STARTS)
-            return JaxCollector(self._rollout, self._start(key))
+            if state.lockstep is not None and isinstance(self.source, JaxSource):
+                return self.source.go_on(state.lockstep.actors[index])
+            return self.source.begin(self._key(index, generation, STARTS))
 
         behaviour = self._publish(_behaviour(state.train_state))
         latest = (int(behaviour.policy_version), behaviour)
@@ -227,6 +227,20 @@ class AsyncProgram:
             if message is not None:
                 taken.append(message)
         return taken
+
+
+def make_source(built: Build, num_envs: int) -> Source:
+    """Where the collectors of a configuration come from.
+
+    Raises:
+        UserError: lockstep in a world whose state cannot be saved.
+    """
+    config, env = built.config, built.env
+    if not isinstance(env, HostEnvironment):
+        return JaxSource(built.algorithm, env, built.env_params, num_envs, config.num_steps)
+    if config.actors.lockstep:
+        raise UserError(f"actors.lockstep must be false with {config.env}, whose state cannot be saved")
+    return HostSource(built.algorithm, env, num_envs, config.num_steps)
 
 
 def make_learner(built: Build) -> Learner:
