@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from jaxrl_engine.modes.evaluate import uniform_action
 
 RESULT = ROOT / "benchmarks" / "results" / "env_throughput.json"
 SECONDS_PER_RUN = 0.4
+ROW_SECONDS = 240.0
 MAX_STEPS = 4096
 TRIAL_STEPS = 4
 
@@ -161,6 +163,30 @@ def measure(entry: Entry, num_envs: int, repetitions: int) -> dict[str, Any]:
     return row
 
 
+def measure_apart(entry: Entry, num_envs: int, repetitions: int) -> dict[str, Any] | None:
+    """Measure in a process of its own, begun anew once if it does not end; None if it does not end again.
+
+    XLA's thread pool on CPUs has been seen to stand still.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    arguments = ["--row", "--worlds", entry.name, "--batches", str(num_envs), "--repetitions", str(repetitions)]
+    for _ in range(2):
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.env_throughput", *arguments],
+                cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=ROW_SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            print(f"{entry.name} x {num_envs} did not end in {ROW_SECONDS:.0f} s", file=sys.stderr, flush=True)
+            continue
+        if done.returncode:
+            raise SystemExit(done.returncode)
+        return json.loads(done.stdout.splitlines()[-1])
+    return None
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as Markdown."""
     header = ("world", "environments", "steps/s", "bare", "reset share", "goal", "peer", "peer's steps/s", "ratio")
@@ -193,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--worlds", nargs="+", help="parts of names (default: all)")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32, 1024, 16384])
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--row", action="store_true", help="only the first world and batch, as a line of JSON")
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     chosen = [
@@ -201,13 +228,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (not options.worlds or any(part in each.name for part in options.worlds))
         and (not each.env_id.startswith("jaxmarl:") or peer_worlds.installed(each.env_id))
     ]
-    rows = []
+    if options.row:
+        print(json.dumps(measure(chosen[0], options.batches[0], options.repetitions)))
+        return
+    origin, rows = provenance(), []
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     for entry in chosen:
         for num_envs in options.batches:
-            rows.append(measure(entry, num_envs, options.repetitions))
-            print(json.dumps(rows[-1]), flush=True)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({**provenance(), "rows": rows}, indent=1) + "\n")
+            row = measure_apart(entry, num_envs, options.repetitions)
+            if row is None:
+                continue
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            options.output.write_text(json.dumps({**origin, "rows": rows}, indent=1) + "\n")
     draw(rows, options.output.with_suffix(".png"))
     print(table(rows))
 
