@@ -173,7 +173,7 @@ def _write_in_turn(tree: SumTree, entries: Entries) -> SumTree:
     therefore a dropped entry does not rewrite its leaf, it climbs from node 0 to node 0.
     """
 
-    def level(_: int, climb: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def level(_: Array, climb: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         nodes, node, total = climb
         # The sum on the way up is carried, so that a level costs one load (the sibling) and one store.
         node, total = node >> 1, total + _at(nodes, node ^ 1)

