@@ -2,10 +2,9 @@
 
 import json
 import signal
-import time
 
 import pytest
-from engine_cli import assert_one_line_error, fingerprint, rows, run, start, summary
+from engine_cli import assert_one_line_error, fingerprint, run, start, stop, summary, wait_for_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -32,12 +31,9 @@ def test_a_resumed_lockstep_run_ends_as_the_one_nobody_disturbed_to_the_bit(tmp_
 def test_told_to_stop_it_stops_within_seconds_and_goes_on_later(tmp_path):
     place = tmp_path / "run"
     process = start(*SMALL, "--total-steps", 10_000_000, "--run-dir", place)
-    deadline = time.monotonic() + 200
-    while not (place / "metrics.jsonl").exists() or not rows(place):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 143
+    wait_for_steps(place, UPDATE, process, seconds=200)
+    code, seconds, _ = stop(process, signal.SIGTERM)
+    assert code == 143 and seconds < 20
     stopped = summary(place)
     assert stopped["status"] == "interrupted" and stopped["env_steps"] % UPDATE == 0
     more = stopped["env_steps"] + 40 * UPDATE

@@ -49,14 +49,14 @@ class ImpactConfig:
         require_range(self, group, 0.0, math.inf, "ratio_limit")
         require(0.0 <= self.proximal_decay < 1.0, "impact.proximal_decay", "from 0 to below 1", self.proximal_decay)
         require(0.0 < self.new_fraction <= 1.0, "impact.new_fraction", "above 0 and up to 1", self.new_fraction)
-        fits = 0 <= self.min_buffer_size <= self.buffer_capacity
-        require(fits, "impact.min_buffer_size", "from 0 to impact.buffer_capacity", self.min_buffer_size)
-        replays = self.replay != "none"
-        require(replays or self.new_fraction == 1.0, "impact.new_fraction", "1 with replay none", self.new_fraction)
         holds = self.buffer_capacity >= self.batch_size
         require(
             holds, "impact.buffer_capacity", f"at least impact.batch_size = {self.batch_size}", self.buffer_capacity
         )
+        fits = 0 <= self.min_buffer_size <= self.buffer_capacity
+        require(fits, "impact.min_buffer_size", "from 0 to impact.buffer_capacity", self.min_buffer_size)
+        replays = self.replay != "none"
+        require(replays or self.new_fraction == 1.0, "impact.new_fraction", "1 with replay none", self.new_fraction)
 
 
 @dataclasses.dataclass(frozen=True)

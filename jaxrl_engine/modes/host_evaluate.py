@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Key
 from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
 from jaxrl_engine.envs.host.environment import HostEnvironment
+from jaxrl_engine.envs.host.protocol import HostStep
 from jaxrl_engine.modes.actor_learner.host_collector import MAX_SEED, shown, timestep_of
 from jaxrl_engine.modes.evaluate import EpisodeResults, greedy_policy, uniform_action
 
@@ -44,7 +45,7 @@ class HostEvaluation:
                 key_now = jax.random.fold_in(key_act, number)
                 action, carry = self._act(train_state, carry, timestep_of(step), key_now, np.bool_(uniform))
                 step = world.step(np.asarray(action))
-                results = _counted(results, timestep_of(step))
+                results = _counted(results, step)
                 if not results.cut.any():
                     break
         finally:
@@ -69,7 +70,7 @@ def _nothing_yet(metrics: dict[str, Any], episodes: int) -> EpisodeResults:
     )  # fmt: skip
 
 
-def _counted(results: EpisodeResults, after: TimeStep) -> EpisodeResults:
+def _counted(results: EpisodeResults, after: HostStep) -> EpisodeResults:
     """Take one step into the episodes that are still running."""
     running: Any = np.asarray(results.cut)
     metrics: Any = {name: np.where(running, after.metrics[name], old) for name, old in results.metrics.items()}

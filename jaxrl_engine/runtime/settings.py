@@ -19,7 +19,7 @@ from jaxrl_engine.runtime.strict_yaml import resolve_scalar
 
 ConfigType = TypeVar("ConfigType")
 
-_PLANNED = {"mode": ("async", "map-elites")}
+_PLANNED = {"mode": ("map-elites",)}
 _NOUNS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",

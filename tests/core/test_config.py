@@ -22,6 +22,8 @@ CheckpointConfig, Config, EvaluationConfig = unhooked.CheckpointConfig, unhooked
 LoggingConfig, NetworkConfig = unhooked.LoggingConfig, unhooked.NetworkConfig
 algos = load_unhooked("algo_config")
 MATConfig, PPOConfig, HMASDConfig = algos.MATConfig, algos.PPOConfig, load_unhooked("hmasd_config").HMASDConfig
+asynchronous = load_unhooked("async_config")
+ImpactConfig, ActorsConfig = asynchronous.ImpactConfig, asynchronous.ActorsConfig
 
 NAN, INF = math.nan, math.inf
 
@@ -57,6 +59,23 @@ WRONG = [
     ("hmasd.", HMASDConfig, "width", [0, -1, 64.0]),
     ("hmasd.", HMASDConfig, "heads", [0, -1, 3]),
     ("hmasd.", HMASDConfig, "blocks", [0, -1, 1.0]),
+    ("impact.", ImpactConfig, "batch_size", [0, -1, 64.0]),
+    ("impact.", ImpactConfig, "new_fraction", [0.0, -0.5, 1.5, NAN]),
+    ("impact.", ImpactConfig, "buffer_capacity", [0, -1, 1023]),
+    ("impact.", ImpactConfig, "min_buffer_size", [-1, 100_001]),
+    ("impact.", ImpactConfig, "per_alpha", [-0.1, 1.1, NAN]),
+    ("impact.", ImpactConfig, "per_beta_start", [-0.1, 1.1, NAN]),
+    ("impact.", ImpactConfig, "peak_share", [-0.1, 1.1, NAN]),
+    ("impact.", ImpactConfig, "staleness_decay", [-0.1, 1.1, NAN]),
+    ("impact.", ImpactConfig, "max_lag", [0, -1, 2.0]),
+    ("impact.", ImpactConfig, "max_reuse", [0, -1, 2.0]),
+    ("impact.", ImpactConfig, "ratio_limit", [-0.1, NAN, INF]),
+    ("impact.", ImpactConfig, "proximal_decay", [-0.1, 1.0, NAN]),
+    ("actors.", ActorsConfig, "num_workers", [0, -1, 257, 2.0]),
+    ("actors.", ActorsConfig, "weight_sync_interval", [0, -1, 2.0]),
+    ("actors.", ActorsConfig, "mailbox", [0, -1, 2.0]),
+    ("actors.", ActorsConfig, "max_restarts", [-1]),
+    ("actors.", ActorsConfig, "heartbeat_seconds", [0.0, -1.0, NAN]),
     ("network.", NetworkConfig, "hidden_sizes", [(), (0,), (64, -1), (64.0,)]),
     ("network.", NetworkConfig, "cnn_channels", [(), (0,), (16, -1), (16.0,)]),
     ("network.", NetworkConfig, "cnn_kinds", [0, -1, 7.0]),
@@ -76,11 +95,11 @@ WRONG = [
     ("", Config, "seed", [-1, 2**31, 1.5]),
 ]
 TABLE = [(group, cls, field, value) for group, cls, field, values in WRONG for value in values]
-GROUPS = {"ppo", "mappo", "mat", "hmasd", "network", "evaluation", "checkpoint", "logging"}
+GROUPS = {"ppo", "mappo", "mat", "hmasd", "impact", "actors", "network", "evaluation", "checkpoint", "logging"}
 FREE = {"sweep", "env", "env_params", "mode", "algo", *GROUPS}
 CLASSES = [
-    PPOConfig, algos.MAPPOConfig, MATConfig, HMASDConfig, NetworkConfig, EvaluationConfig, CheckpointConfig,
-    LoggingConfig, Config,
+    PPOConfig, algos.MAPPOConfig, MATConfig, HMASDConfig, ImpactConfig, ActorsConfig, NetworkConfig, EvaluationConfig,
+    CheckpointConfig, LoggingConfig, Config,
 ]  # fmt: skip
 
 

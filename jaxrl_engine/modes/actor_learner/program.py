@@ -18,12 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Key
 
 from jaxrl_engine.algos.impact import Impact
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.struct import Struct
-from jaxrl_engine.core.types import Chunk, Leaf, PyTree, TrainState
+from jaxrl_engine.core.types import Chunk, PyTree, TrainState
 from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.modes.actor_learner.actors import Message
 from jaxrl_engine.modes.actor_learner.collector import Collector, JaxSource, Source
@@ -111,7 +112,7 @@ class AsyncProgram:
     def shardings(self, state: PyTree) -> None:
         """Return nothing: one device learns."""
 
-    def run_chunk(self, state: AsyncState, num_updates: Int[Leaf, ""]) -> tuple[AsyncState, Rows]:
+    def run_chunk(self, state: AsyncState, num_updates: int | np.integer) -> tuple[AsyncState, Rows]:
         """Run `num_updates` updates; fewer after too many rejected in a row, a signal, or too many broken actors.
 
         Raises:

@@ -19,7 +19,7 @@ class RowWindow:
         self.sums = {name: (float(mean.total), float(mean.weight)) for name, mean in known.items()}
         self._rows: list[tuple[int, dict[str, float]]] = []
 
-    def add(self, name: str, total: float, weight: float = 1.0) -> None:
+    def add(self, name: str, total: float | int, weight: float | int = 1) -> None:
         """Take a weighted value in; one that is not a number is left out."""
         if not math.isfinite(total):
             return

@@ -141,7 +141,7 @@ class Running:
             "Async/CollectSeconds": float(np.mean([message.seconds for message in messages])),
         }
         for name, value in now.items():
-            window.add(name, value)
+            window.add(name, float(value))
         window.add("Async/LearnerIdle", waited, seconds)  # a share: the sums of both are divided
         window.add("Async/UpdatesPerSecond", 1.0, seconds)
         window.add("Async/TrainedStepsPerSecond", len(messages) * messages[0].collected.chunks.valid.size, seconds)

@@ -137,9 +137,7 @@ def test_the_program_runs_on_host_worlds():
 
 
 def test_what_host_worlds_cannot_do_is_said():
-    with pytest.raises(
-        UserError, match="stepped from Python, which only --mode async does"
-    ):
+    with pytest.raises(UserError, match="stepped from Python, which only --mode async does"):
         build(parse(["--env", "gymnasium:CartPole-v1"]).config)
     with pytest.raises(UserError, match=r"actors\.lockstep must be false with gymnasium:CartPole-v1"):
         AsyncProgram(build(parse([*SIZES.split(), "--lockstep"]).config))
