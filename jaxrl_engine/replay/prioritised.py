@@ -187,8 +187,8 @@ def _checked_count(buffer: ReplayBuffer, chunks: PyTree) -> int:
 
 
 def _leaf(priorities: Array, alpha: float) -> Array:
-    """p^α, or 1 for α = 0."""
-    return priorities**alpha if alpha > 0.0 else jnp.ones_like(priorities)
+    """p^α; for α = 0 that is 1 whatever p is, NaN included."""
+    return priorities**alpha
 
 
 def _weights(probabilities: Array, beta: Scalar) -> Array:
