@@ -141,7 +141,7 @@ def ours(work: Work) -> Operations:
     def write(tree: Any, indices: Any, priorities: Any) -> Any:
         return sum_tree.set(tree, indices, priorities, generations)
 
-    return jax_operations(work, tree, buffer, write, sum_tree.sample, cycle)
+    return jax_operations(work, tree, buffer, write, lambda tree, uniforms: sum_tree.sample(tree, uniforms)[0], cycle)
 
 
 def flashbax(work: Work) -> Operations:

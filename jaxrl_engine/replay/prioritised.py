@@ -73,7 +73,7 @@ def init(
     _check_settings(alpha, max_lag, max_reuse)
     tree = sum_tree.init(capacity)
 
-    def allocate(leaf: Array) -> Array:
+    def allocate(leaf: Leaf) -> Array:
         return jnp.zeros((capacity, *leaf.shape), jax.dtypes.canonicalize_dtype(leaf.dtype))
 
     versions, uses = (jnp.zeros(capacity, jnp.int32) for _ in range(2))
@@ -109,11 +109,9 @@ def insert(
     count = _checked_count(buffer, chunks)
     slots = (buffer.position + jnp.arange(count)) % buffer.capacity
     leaves = jnp.full(count, buffer.tree.max_priority) if priorities is None else _leaf(priorities, buffer.alpha)
-    written = (chunks, jnp.broadcast_to(jnp.asarray(versions, jnp.int32), (count,)), jnp.zeros(count, jnp.int32))
-    items, versions, uses = jax.tree.map(
-        lambda ring, rows: _write_ring(ring, rows, buffer.position),
-        (buffer.items, buffer.versions, buffer.uses),
-        written,
+    rows = (chunks, jnp.broadcast_to(jnp.asarray(versions, jnp.int32), (count,)), jnp.zeros(count, jnp.int32))
+    items, versions, uses = jax.lax.platform_dependent(
+        (buffer.items, buffer.versions, buffer.uses), rows, slots, cpu=_write_in_turn, default=_write_together
     )
     return buffer.replace(
         items=items,
@@ -130,7 +128,7 @@ def sample(
 ) -> tuple[ReplayBuffer, Sample]:
     """Draw `batch` chunks, one from each of as many equal strata of the priorities, and count the use.
 
-        P(i) = p_i^α / Σ_j p_j^α,    w_i = (N_valid P(i))^−β / max_batch(…) = (min_batch p^α / p_i^α)^β
+        P(i) = p_i^α / Σ_j p_j^α,    w_i = (N_valid P(i))^−β / max_batch(…) = (min_batch P / P(i))^β
 
     A chunk drawn several times in one batch is used once. `version` is the learner's now; chunks older than `max_lag`
     leave first. With nothing to sample (`buffer.tree.total` is 0) probabilities and weights are 0.
@@ -140,17 +138,16 @@ def sample(
     version = jnp.asarray(version, jnp.int32)
     buffer = _expire(buffer, version)
     strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
-    indices = sum_tree.sample(buffer.tree, strata)
-    leaves = buffer.tree.nodes[buffer.tree.leaves + indices]
+    indices, probabilities = sum_tree.sample(buffer.tree, strata)
     drawn = Sample(
         items=jax.tree.map(lambda ring: ring[indices], buffer.items),
         indices=indices,
         generations=buffer.tree.generations[indices],
-        probabilities=leaves / jnp.where(buffer.tree.total > 0.0, buffer.tree.total, 1.0),
-        weights=_weights(leaves, beta),
+        probabilities=probabilities,
+        weights=_weights(probabilities, beta),
         ages=version - buffer.versions[indices],
     )
-    return _count_use(buffer, indices, leaves > 0.0), drawn
+    return _count_use(buffer, indices, probabilities > 0.0), drawn
 
 
 def update_priorities(
@@ -190,29 +187,29 @@ def _checked_count(buffer: ReplayBuffer, chunks: PyTree) -> int:
 
 
 def _leaf(priorities: Array, alpha: float) -> Array:
-    """p^α, or 1 for α = 0."""
-    return priorities**alpha if alpha > 0.0 else jnp.ones_like(priorities)
+    """p^α; for α = 0 that is 1 whatever p is, NaN included."""
+    return priorities**alpha
 
 
-def _weights(leaves: Array, beta: Scalar) -> Array:
-    positive = leaves > 0.0
-    smallest = jnp.min(leaves, where=positive, initial=jnp.inf)
-    return jnp.where(positive, (smallest / jnp.where(positive, leaves, 1.0)) ** beta, 0.0)
+def _weights(probabilities: Array, beta: Scalar) -> Array:
+    positive = probabilities > 0.0
+    smallest = jnp.min(probabilities, where=positive, initial=1.0)
+    return jnp.where(positive, (smallest / jnp.where(positive, probabilities, 1.0)) ** beta, 0.0)
 
 
-def _write_ring(ring: Array, rows: Array, position: Array) -> Array:
-    """Write rows at `position` and on, wrapping around.
+def _write_in_turn(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
+    """Write chunk after chunk: on a CPU one small loop over all leaves, where a scatter would be a loop for each."""
 
-    Two contiguous blocks are read, mixed and written back: on a CPU a scatter goes row by row, and a branch may copy.
-    """
-    count, capacity = rows.shape[0], ring.shape[0]
-    for start, first in ((jnp.minimum(position, capacity - count), position), (0, position - capacity)):
-        block = jax.lax.dynamic_slice_in_dim(ring, start, count)
-        row = start + jnp.arange(count) - first  # which of the rows belongs here
-        mine = ((row >= 0) & (row < count)).reshape(-1, *[1] * (rows.ndim - 1))
-        mixed = jnp.where(mine, jnp.asarray(rows)[jnp.clip(row, 0, count - 1)], block)
-        ring = jax.lax.dynamic_update_slice_in_dim(ring, mixed, start, 0)
-    return ring
+    def write(rings: PyTree, entry: tuple[PyTree, Array]) -> tuple[PyTree, None]:
+        row, slot = entry
+        rings = jax.tree.map(lambda ring, leaf: jax.lax.dynamic_update_index_in_dim(ring, leaf, slot, 0), rings, row)
+        return rings, None
+
+    return jax.lax.scan(write, rings, (rows, slots))[0]
+
+
+def _write_together(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
+    return jax.tree.map(lambda ring, leaf: ring.at[slots].set(leaf, unique_indices=True), rings, rows)
 
 
 def _expire(buffer: ReplayBuffer, version: Array) -> ReplayBuffer:

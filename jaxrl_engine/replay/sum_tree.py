@@ -39,7 +39,8 @@ LEVELS_AT_ONCE = 4
 Entries: TypeAlias = tuple[Array, Array, Array | None, Array | None]
 """Indices, priorities, generations they speak of, generations the slots hold (both None: of whatever is there)."""
 
-Place: TypeAlias = tuple[Array, Array]  # node, what is left of the target below it
+Place: TypeAlias = tuple[Array, Array, Array]
+"""Node, what is left of the target below it, the node's sum."""
 
 MAX_IN_TURN = 256
 """Quantiles up to here are looked up one by one on a CPU."""
@@ -128,12 +129,12 @@ def retire(tree: SumTree, gone: Bool[Array, "capacity"]) -> SumTree:
     )
 
 
-def sample(tree: SumTree, uniforms: Float[Array, "B"]) -> Int[Array, "B"]:
-    """Return the slots at the given quantiles u ∈ [0, 1] of the distribution P(i) = p_i / Σ_j p_j.
+def sample(tree: SumTree, uniforms: Float[Array, "B"]) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
+    """Return the slots i at the given quantiles u ∈ [0, 1], and their probabilities P(i) = p_i / Σ_j p_j.
 
         i = min{ i : Σ_{j ≤ i} p_j > u Σ_j p_j }
 
-    up to rounding, and always with p_i > 0; slot 0 if every priority is zero. For strata, pass (k + u_k) / B.
+    up to rounding, and always with p_i > 0; slot 0 and P = 0 if every priority is zero. For strata, pass (k + u_k) / B.
     """
     return jax.lax.platform_dependent(tree.nodes, uniforms, cpu=_sample_on_cpu, default=_sample_together)
 
@@ -216,30 +217,37 @@ def _write_by_level(tree: SumTree, entries: Entries) -> SumTree:
 def _subtrees(nodes: Array, roots: Array, height: int) -> tuple[Array, Array]:
     """Return nodes and sums of the subtrees at `roots`, made of the nodes `height` levels below: [B, 2^height − 1]."""
     roots = roots[:, None]
-    sums, places, parents = nodes[(roots << height) + jnp.arange(1 << height)], [], []
+    sums, places, parents = nodes[(roots << height) + jnp.arange(1 << height)[None, :]], [], []
     for rise in reversed(range(height)):
         sums = sums[:, 0::2] + sums[:, 1::2]
         parents.append(sums)
-        places.append((roots << rise) + jnp.arange(1 << rise))
+        places.append((roots << rise) + jnp.arange(1 << rise)[None, :])
     return jnp.concatenate(places, axis=1), jnp.concatenate(parents, axis=1)
 
 
-def _descend(nodes: Array, node: Array, target: Array) -> Place:
+def _descend(nodes: Array, place: Place) -> Place:
     """Go to the child that holds the target, never to one that is zero while its sibling is not."""
+    node, target, _ = place
     left, right = _at(nodes, 2 * node), _at(nodes, 2 * node + 1)
     goes_right = (right > 0.0) & ~((target < left) & (left > 0.0))
-    return 2 * node + goes_right, jnp.where(goes_right, target - left, target)
+    rest, value = jnp.where(goes_right, target - left, target), jnp.where(goes_right, right, left)
+    return 2 * node + goes_right, rest, value
 
 
-def _sample_on_cpu(nodes: Array, uniforms: Array) -> Array:
-    """Descend for one quantile after the other; for all together where there are enough to hide waiting for memory."""
+def _sample_on_cpu(nodes: Array, uniforms: Array) -> tuple[Array, Array]:
+    """Descend for one quantile after the other; for all together where there are enough to hide waiting for memory.
+
+    Nothing is read from the nodes after the loop: XLA could not tell that it is read before the next write, and would
+    copy the tree.
+    """
     if uniforms.size > MAX_IN_TURN:
         return _sample_together(nodes, uniforms, unroll=False)
     return jax.lax.scan(lambda _, u: (None, _sample_together(nodes, u, unroll=False)), None, uniforms)[1]
 
 
-def _sample_together(nodes: Array, uniforms: Array, unroll: bool = True) -> Array:
+def _sample_together(nodes: Array, uniforms: Array, unroll: bool = True) -> tuple[Array, Array]:
     """Descend level by level. Unrolled, the gathers of all levels may share a kernel."""
-    place = (jnp.ones(uniforms.shape, jnp.int32), jnp.clip(uniforms, 0.0, 1.0) * nodes[1])
-    node, _ = jax.lax.fori_loop(0, _depth(nodes), lambda _, place: _descend(nodes, *place), place, unroll=unroll)
-    return node - nodes.shape[-1] // 2
+    total = jnp.broadcast_to(nodes[1], uniforms.shape)
+    place = (jnp.ones(uniforms.shape, jnp.int32), jnp.clip(uniforms, 0.0, 1.0) * total, total)
+    node, _, value = jax.lax.fori_loop(0, _depth(nodes), lambda _, at: _descend(nodes, at), place, unroll=unroll)
+    return node - nodes.shape[-1] // 2, value / jnp.where(total > 0.0, total, 1.0)

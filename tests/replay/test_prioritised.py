@@ -24,12 +24,13 @@ update = jax.jit(prioritised.update_priorities, donate_argnums=0)
 def chunks(first, count):
     """Chunks that carry their number in every leaf."""
     number = np.arange(first, first + count)
-    return {
+    leaves = {
         "pixels": np.broadcast_to(number[:, None, None], (count, STEPS, 2)).astype(np.uint8),
         "action": np.broadcast_to(number[:, None] % 100, (count, STEPS)).astype(np.int8),
         "reward": np.broadcast_to(number[:, None], (count, STEPS)).astype(np.float32),
         "done": number % 2 == 0,
     }
+    return jax.tree.map(jnp.asarray, leaves)
 
 
 def buffer_of(priorities, version=0, capacity=CAPACITY, **settings):

@@ -34,9 +34,18 @@ def on_any_platform(write):
     return set_
 
 
-put, set_, retire, sample = (jax.jit(f) for f in (sum_tree.put, sum_tree.set, sum_tree.retire, sum_tree.sample))
+put, set_, retire = (jax.jit(f) for f in (sum_tree.put, sum_tree.set, sum_tree.retire))
+draw = jax.jit(sum_tree.sample)
 set_by_level = jax.jit(on_any_platform(sum_tree._write_by_level))
 sample_together = jax.jit(functools.partial(sum_tree._sample_together, unroll=True))
+
+
+def sample(tree, uniforms):
+    """The slots found, after a look at the probabilities that come with them."""
+    found, probabilities = draw(tree, jnp.asarray(uniforms))
+    total = float(tree.total)
+    np.testing.assert_allclose(probabilities, tree.priorities[found] / total if total else 0.0, rtol=1e-6)
+    return np.asarray(found)
 
 
 def filled(priorities):
@@ -109,7 +118,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(uniforms=UNIFORMS)
     def sample(self, uniforms):
         found = np.asarray(sample(self.tree, uniforms))
-        np.testing.assert_array_equal(found, sample_together(self.tree.nodes, uniforms))
+        np.testing.assert_array_equal(found, sample_together(self.tree.nodes, uniforms)[0])
         assert ((found >= 0) & (found < self.tree.capacity)).all()
         if self.truth.total == 0:
             assert (found == 0).all()
@@ -157,7 +166,7 @@ def test_a_tree_worked_by_hand_at_any_capacity(capacity):
 
 @pytest.mark.parametrize("size", [64, 331])  # one by one and together
 def test_frequencies_are_the_priorities(size):
-    priorities = np.float32([0, 1, 2, 0, 5, 0.5, 0, 10, 3])
+    priorities = np.array([0, 1, 2, 0, 5, 0.5, 0, 10, 3])
     tree, random = filled(priorities), np.random.default_rng(0)
     counts = np.zeros(priorities.size)
     for _ in range(20_000 // size):
@@ -177,7 +186,7 @@ def test_no_drift_and_no_empty_leaf_after_many_updates(key):
             where, how_much, which = jax.random.split(key, 3)
             indices = jax.random.randint(where, (batch,), 0, half)
             tree = sum_tree.set(tree, indices, 10.0 ** jax.random.uniform(how_much, (batch,), minval=-6, maxval=6))
-            drawn = sum_tree.sample(tree, jax.random.uniform(which, (batch,)))
+            drawn, _ = sum_tree.sample(tree, jax.random.uniform(which, (batch,)))
             return (tree, empty + jnp.sum(tree.priorities[drawn] <= 0.0)), None
 
         return jax.lax.scan(step, (tree, 0), jax.random.split(key, rounds))[0]
@@ -244,7 +253,7 @@ def test_both_ways_agree_to_the_last_bit(capacity):
         one, other = set_(one, indices, priorities), set_by_level(other, indices, priorities)
         assert_same_tree(one, other)
         uniforms = np.float32(random.random(331))
-        together = sample_together(one.nodes, uniforms)
+        together = sample_together(one.nodes, uniforms)[0]
         np.testing.assert_array_equal(sample(one, uniforms), together)
         np.testing.assert_array_equal(sample(one, uniforms[:7]), together[:7])
     assert_sums(one)
@@ -252,23 +261,23 @@ def test_both_ways_agree_to_the_last_bit(capacity):
 
 def test_jit_changes_nothing():
     tree, random = filled(np.arange(5)), np.random.default_rng(2)
-    indices, priorities = np.int32(random.integers(0, 5, 3)), np.float32(random.random(3))
-    uniforms = np.float32(random.random(3))
-    gone = np.array([True, False, False, True, False])
+    indices, priorities = jnp.asarray(random.integers(0, 5, 3), jnp.int32), jnp.asarray(random.random(3), jnp.float32)
+    uniforms = jnp.asarray(random.random(3), jnp.float32)
+    gone = jnp.array([True, False, False, True, False])
     for function, arguments in (
         (sum_tree.put, (indices, priorities)),
         (sum_tree.set, (indices, priorities)),
         (sum_tree.retire, (gone,)),
     ):
         assert_same_tree(jax.jit(function)(tree, *arguments), function(tree, *arguments))
-    np.testing.assert_array_equal(sample(tree, uniforms), sum_tree.sample(tree, uniforms))
+    np.testing.assert_array_equal(sample(tree, uniforms), sum_tree.sample(tree, uniforms)[0])
 
 
 def test_a_batch_of_trees_is_a_loop_over_trees():
     priorities = jnp.asarray(np.random.default_rng(3).random((2, 5)), jnp.float32)
     trees = jax.vmap(lambda p: sum_tree.put(sum_tree.init(5), jnp.arange(5), p))(priorities)
     uniforms = jnp.linspace(0.0, 1.0, 3)
-    found = jax.vmap(sum_tree.sample, in_axes=(0, None))(trees, uniforms)
+    found, _ = jax.vmap(sum_tree.sample, in_axes=(0, None))(trees, uniforms)
     for each in range(2):
         alone = filled(priorities[each])
         np.testing.assert_array_equal(trees.nodes[each], alone.nodes)
