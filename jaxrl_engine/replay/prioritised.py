@@ -110,9 +110,7 @@ def insert(
     slots = (buffer.position + jnp.arange(count)) % buffer.capacity
     leaves = jnp.full(count, buffer.tree.max_priority) if priorities is None else _leaf(priorities, buffer.alpha)
     rows = (chunks, jnp.broadcast_to(jnp.asarray(versions, jnp.int32), (count,)), jnp.zeros(count, jnp.int32))
-    items, versions, uses = jax.lax.platform_dependent(
-        (buffer.items, buffer.versions, buffer.uses), rows, slots, cpu=_write_in_turn, default=_write_together
-    )
+    items, versions, uses = _write((buffer.items, buffer.versions, buffer.uses), rows, slots)
     return buffer.replace(
         items=items,
         tree=sum_tree.put(buffer.tree, slots, leaves),
@@ -197,8 +195,13 @@ def _weights(probabilities: Array, beta: Scalar) -> Array:
     return jnp.where(positive, (smallest / jnp.where(positive, probabilities, 1.0)) ** beta, 0.0)
 
 
+def _write(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
+    """Write row after row, or all at once where the platform can."""
+    return jax.lax.platform_dependent(rings, rows, slots, cpu=_write_in_turn, default=_write_together)
+
+
 def _write_in_turn(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
-    """Write chunk after chunk: on a CPU one small loop over all leaves, where a scatter would be a loop for each."""
+    """Write chunk after chunk: on a CPU one small loop, where a scatter may pass over the whole ring."""
 
     def write(rings: PyTree, entry: tuple[PyTree, Array]) -> tuple[PyTree, None]:
         row, slot = entry
@@ -209,7 +212,7 @@ def _write_in_turn(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
 
 
 def _write_together(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
-    return jax.tree.map(lambda ring, leaf: ring.at[slots].set(leaf, unique_indices=True), rings, rows)
+    return jax.tree.map(lambda ring, leaf: ring.at[slots].set(leaf), rings, rows)
 
 
 def _expire(buffer: ReplayBuffer, version: Array) -> ReplayBuffer:
@@ -223,8 +226,7 @@ def _expire(buffer: ReplayBuffer, version: Array) -> ReplayBuffer:
 
 def _count_use(buffer: ReplayBuffer, indices: Array, drawn: Array) -> ReplayBuffer:
     # Duplicates all write the same number, so a batch counts once.
-    slots = jnp.where(drawn, indices, buffer.capacity)
-    uses = buffer.uses.at[slots].set(buffer.uses[indices] + 1, mode="drop")
+    uses = _write(buffer.uses, buffer.uses[indices] + drawn, indices)
     if buffer.max_reuse is None:
         return buffer.replace(uses=uses)
     spent = uses >= buffer.max_reuse

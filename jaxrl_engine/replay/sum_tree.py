@@ -98,8 +98,10 @@ def init(capacity: int) -> SumTree:
 
 def put(tree: SumTree, indices: Int[Array, "B"], priorities: Float[Array, "B"]) -> SumTree:
     """Set the priorities of new items: the generation of each slot is raised by one per occurrence."""
-    slots = jnp.where(_inside(tree, indices), indices, tree.capacity)
-    generations = tree.generations.at[slots].add(1, mode="drop")
+    more, slots = _inside(tree, indices).astype(jnp.int32), jnp.clip(indices, 0, tree.capacity - 1)
+    generations = jax.lax.platform_dependent(
+        tree.generations, slots, more, cpu=_add_in_turn, default=lambda counts, slots, more: counts.at[slots].add(more)
+    )
     return set(tree.replace(generations=generations), indices, priorities)
 
 
@@ -145,6 +147,16 @@ def _power_of_two(capacity: int) -> int:
 
 def _inside(tree: SumTree, indices: Array) -> Array:
     return (indices >= 0) & (indices < tree.capacity)
+
+
+def _add_in_turn(counts: Array, slots: Array, more: Array) -> Array:
+    """Scatter-add one by one: XLA's CPU backend makes a scatter a pass over the whole array."""
+
+    def add(counts: Array, entry: tuple[Array, Array]) -> tuple[Array, None]:
+        slot, more = entry
+        return counts.at[slot].add(more, mode="promise_in_bounds"), None
+
+    return jax.lax.scan(add, counts, (slots, more))[0]
 
 
 def _judge(tree: SumTree, entry: Entries) -> tuple[Array, ...]:

@@ -84,6 +84,17 @@ def test_a_chunk_may_have_its_own_version_and_no_priority():
     assert int(buffer.tree.sanitised) == 0
 
 
+def test_both_ways_to_write_rows_agree():
+    slots = np.array([4, 0, 2])
+    rings, rows = chunks(50, CAPACITY), chunks(0, 3)
+    for write in (prioritised._write_in_turn, prioritised._write_together):
+        written = write(rings, rows, jnp.asarray(slots))
+        for name, ring in rings.items():
+            truth = np.array(ring)
+            truth[slots] = rows[name]
+            np.testing.assert_array_equal(written[name], truth)
+
+
 # --- sampling -------------------------------------------------------------------------------------------------------
 
 

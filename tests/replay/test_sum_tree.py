@@ -40,6 +40,16 @@ set_by_level = jax.jit(on_any_platform(sum_tree._write_by_level))
 sample_together = jax.jit(functools.partial(sum_tree._sample_together, unroll=True))
 
 
+put_by_level = jax.jit(lambda *arguments: on_an_accelerator(sum_tree.put, *arguments))
+
+
+def on_an_accelerator(function, *arguments):
+    """Run what every platform but the CPU runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+        return function(*arguments)
+
+
 def sample(tree, uniforms):
     """The slots found, after a look at the probabilities that come with them."""
     found, probabilities = draw(tree, jnp.asarray(uniforms))
@@ -251,7 +261,7 @@ def test_both_ways_agree_to_the_last_bit(capacity):
     for _ in range(5):
         indices = np.int32(random.integers(-1, capacity + 1, 331))
         priorities = np.float32(random.choice([0, np.nan, 1], 331) * 10 ** random.uniform(-9, 9, 331))
-        one, other = set_(one, indices, priorities), set_by_level(other, indices, priorities)
+        one, other = put(one, indices, priorities), put_by_level(other, indices, priorities)
         assert_same_tree(one, other)
         uniforms = np.float32(random.random(331))
         together = sample_together(one.nodes, uniforms)[0]
