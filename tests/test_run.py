@@ -109,7 +109,6 @@ def test_play_draws_arms_that_move(tmp_path):
         ("--env gymnax:Acrobot-v1 --sweep ppo.gama=0.9", ["ppo.gama"]),
         ("--ppo.gamma 2", ["ppo.gamma", "0 to 1"]),
         ("--num-envs 3 --num-steps 5", ["ppo.num_minibatches"]),
-        ("--mode async", ["mode", "sync"]),
         ("--num-enva 3", ["--num-envs"]),
         ("--config /nonexistent.yaml", ["/nonexistent.yaml"]),
         ("--resume /nonexistent", ["/nonexistent"]),
