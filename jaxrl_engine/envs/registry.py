@@ -9,10 +9,10 @@ import difflib
 import functools
 import importlib
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
+from jaxrl_engine.core.checks import in_type_of
 from jaxrl_engine.core.config import EnvValue
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.envs.protocol import Environment
@@ -140,13 +140,7 @@ class _World:
         choices = self.choices.get(name, ())
         if choices and value not in choices:
             raise UserError(f"{field} must be {' or '.join(map(str, choices))}, not {value!r}")
-        kind = type(self.defaults[name])
-        if kind is float and type(value) in (int, float) and math.isfinite(float(value)):
-            return float(value)
-        if type(value) is kind and kind is not float:
-            return value
-        wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]
-        raise UserError(f"{field} must be {wanted}, not {value!r}")
+        return in_type_of(self.defaults[name], value, field)
 
 
 def _look_up(env_id: str) -> _World:

@@ -200,9 +200,13 @@ def _rollout_metrics(behaviour: TrainState, trajectory: Trajectory, episodes: Ep
         "Sync/PolicyVersion": _observed(behaviour.policy_version),
     }
     for name, value in episodes.metrics.items():
-        label = "".join(word.capitalize() for word in name.split("_"))
-        metrics[f"Charts/{label}"] = Mean(total=jnp.where(episodes.ended, value, 0.0).sum(), weight=ended.sum())
+        metrics[chart_name(name)] = Mean(total=jnp.where(episodes.ended, value, 0.0).sum(), weight=ended.sum())
     return metrics
+
+
+def chart_name(metric: str) -> str:
+    """Return what a world's metric is called in the rows: `final_distance` is `Charts/FinalDistance`."""
+    return "Charts/" + "".join(word.capitalize() for word in metric.split("_"))
 
 
 def _observed(value: Array) -> Mean:

@@ -11,10 +11,10 @@ import difflib
 import functools
 import importlib
 import importlib.util
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxrl_engine.core.checks import in_type_of
 from jaxrl_engine.core.config import EnvValue, require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.envs.host.simulator import REFUSALS
@@ -96,13 +96,7 @@ def _checked(env_id: str, name: str, value: EnvValue, defaults: Mapping[str, Env
     """Return the value in the type of the parameter's default."""
     if name not in defaults:
         raise UserError(f"env_params.{name}: no such parameter of {env_id}; {_suggestion(name, list(defaults))}")
-    kind = type(defaults[name])
-    if kind is float and type(value) in (int, float) and math.isfinite(float(value)):
-        return float(value)
-    if type(value) is kind and kind is not float:
-        return value
-    wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]
-    raise UserError(f"env_params.{name} of {env_id} must be {wanted}, not {value!r}")
+    return in_type_of(defaults[name], value, f"env_params.{name} of {env_id}")
 
 
 def _suggestion(name: str, known: list[str]) -> str:

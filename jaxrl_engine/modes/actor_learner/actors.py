@@ -15,7 +15,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
@@ -203,8 +202,3 @@ class Supervisor:
 
     def _behaviour(self, given: TrainState | None) -> tuple[int, TrainState]:
         return self.latest() if given is None else (int(given.policy_version), given)
-
-
-def describe(causes: list[str]) -> dict[str, Any]:
-    """Return what the run's summary says of actors that broke."""
-    return {"actor_failures": causes[-20:]}

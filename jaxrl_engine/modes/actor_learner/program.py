@@ -151,11 +151,6 @@ class AsyncProgram:
         """Say why the run cannot go on, if it cannot."""
         return self.broken_by
 
-    @property
-    def failures(self) -> list[str]:
-        """Why actors were started anew."""
-        return [] if self._running is None else self._running.supervisor.causes
-
     # --- how -----------------------------------------------------------------------------------------------------
 
     def _init(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:

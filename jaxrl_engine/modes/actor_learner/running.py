@@ -16,6 +16,7 @@ from jaxrl_engine.envs.vector import Episodes
 from jaxrl_engine.modes.actor_learner.actors import POLL_SECONDS, Message, Supervisor
 from jaxrl_engine.modes.actor_learner.collector import Collected, Collector
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
+from jaxrl_engine.modes.sync import chart_name
 
 
 class Lockstep(Struct):
@@ -157,8 +158,7 @@ OBSERVED = (
 
 def observed_names(metric_names: Sequence[str]) -> list[str]:
     """Return every name that `Running.observe` adds in a world with these metrics."""
-    charts = ["EpisodeReturn", "EpisodeLength", "Episodes", *map(_camel, metric_names)]
-    return [*OBSERVED, *(f"Charts/{name}" for name in charts)]
+    return [*OBSERVED, *map(chart_name, ("episode_return", "episode_length", "episodes", *metric_names))]
 
 
 def episode_sums(episodes: Sequence[Episodes]) -> list[tuple[str, float, float]]:
@@ -167,12 +167,7 @@ def episode_sums(episodes: Sequence[Episodes]) -> list[tuple[str, float, float]]
     for each in episodes:
         ended = np.asarray(each.ended)
         count = float(ended.sum())
-        values = {"EpisodeReturn": each.episode_return, "EpisodeLength": each.episode_length}
-        values |= {_camel(name): value for name, value in each.metrics.items()}
-        sums += [(f"Charts/{name}", float(np.asarray(v)[ended].sum()), count) for name, v in values.items()]
+        values = {"episode_return": each.episode_return, "episode_length": each.episode_length, **each.metrics}
+        sums += [(chart_name(name), float(np.asarray(v)[ended].sum()), count) for name, v in values.items()]
         sums.append(("Charts/Episodes", count, 1.0))
     return sums
-
-
-def _camel(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_"))
