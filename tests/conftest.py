@@ -14,6 +14,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE_DIRECTORY))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+# LAPACK's own threads spin for seconds over one small factorisation where a process per core runs tests already.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # As `import jaxrl_engine` does, which comes too late here: collecting the tests asks JAX for its devices.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=-reduce")
 

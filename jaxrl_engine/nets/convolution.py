@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxrl_engine.nets.dense import affine
+from jaxrl_engine.nets.orthogonal import orthogonal
 
 
 class Conv(nn.Module):
@@ -27,7 +28,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "samples height width C"]) -> Float[Array, "samples height width H"]:
         shape = (self.size, self.size, x.shape[-1], self.width)
-        kernel = self.param("kernel", nn.initializers.orthogonal(self.scale), shape)
+        kernel = self.param("kernel", orthogonal(self.scale), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         dtype = jnp.dtype(self.compute_dtype)
         operands = (x.astype(dtype), kernel.astype(dtype), bias.astype(dtype))

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxrl_engine.nets.orthogonal import orthogonal
+
 FEW_OUTPUTS = 4
 
 
@@ -28,7 +30,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "samples D"]) -> Float[Array, "samples H"]:
-        kernel = self.param("kernel", nn.initializers.orthogonal(self.scale), (x.shape[-1], self.width))
+        kernel = self.param("kernel", orthogonal(self.scale), (x.shape[-1], self.width))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         dtype = jnp.dtype(self.compute_dtype)
         return affine(x.astype(dtype), kernel.astype(dtype), bias.astype(dtype))

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_engine.nets.dense import Dense
+from jaxrl_engine.nets.orthogonal import orthogonal
 
 
 class GRU(nn.Module):
@@ -36,7 +37,7 @@ class GRU(nn.Module):
 
 def _orthogonal_gates(key: Array, shape: tuple[int, int]) -> Float[Array, "R gates"]:
     width = shape[0]
-    each = [nn.initializers.orthogonal()(part, (width, width)) for part in jax.random.split(key, 3)]
+    each = [orthogonal()(part, (width, width)) for part in jax.random.split(key, 3)]
     return jnp.concatenate(each, axis=1)
 
 

@@ -115,7 +115,7 @@ def test_statistics_count_states_apart_from_observations_and_targets_in_reward_u
     ppo, state, trajectory, _ = started
     steps = trajectory.transitions
     learned, metrics = jax.jit(ppo.update)(state, trajectory, jax.random.key(3))
-    assert float(metrics["Losses/FirstRatioError"]) < 2e-6
+    assert float(metrics["Losses/FirstRatioError"]) < 1e-5
     seen = np.asarray(steps.global_state, np.float64)
     np.testing.assert_allclose(learned.statistics.global_state.mean, seen.mean((0, 1)), rtol=1e-4)
     np.testing.assert_allclose(
@@ -140,7 +140,7 @@ def test_the_second_update_learns_from_what_its_statistics_show_it(started):
     learned, _ = jax.jit(ppo.update)(state, trajectory, jax.random.key(3))
     again, _ = jax.jit(roll, static_argnums=0)(ppo, learned, jax.random.key(4))
     _, metrics = jax.jit(ppo.update)(learned, again, jax.random.key(5))
-    assert float(metrics["Losses/FirstRatioError"]) < 2e-6
+    assert float(metrics["Losses/FirstRatioError"]) < 1e-5
 
 
 def test_an_image_as_state_gets_the_index_as_channels():

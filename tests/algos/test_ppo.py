@@ -90,7 +90,7 @@ def test_first_ratio_is_one_for_every_kind_of_policy(key, action, network):
     flags = jax.random.bernoulli(key, 0.3, (T, B))
     trajectory = make_trajectory(ppo, state, key, flags)
     state, metrics = update(ppo, state, trajectory, jax.random.key(1))
-    assert float(metrics["Losses/FirstRatioError"]) < 2e-6
+    assert float(metrics["Losses/FirstRatioError"]) < 1e-5
     assert float(metrics["Losses/ApproxKL"]) > 1e-9  # later minibatches have moved
     assert int(state.policy_version) == 1
 
@@ -102,7 +102,7 @@ def test_statistics_move_only_after_the_update(key):
     for index in range(3):
         trajectory = make_trajectory(ppo, state, jax.random.key(index))
         state, metrics = update(ppo, state, trajectory, jax.random.key(index + 10))
-        assert float(metrics["Losses/FirstRatioError"]) < 2e-6
+        assert float(metrics["Losses/FirstRatioError"]) < 1e-5
         seen = trajectory.transitions.observation
         if index == 0:
             np.testing.assert_allclose(state.statistics.observation.mean, seen.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
