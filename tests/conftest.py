@@ -19,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # As `import jaxrl_engine` does, which comes too late here: collecting the tests asks JAX for its devices.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=-reduce")
+os.environ.setdefault("NPROC", "4")
 
 import hypothesis
 import jax

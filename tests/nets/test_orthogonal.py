@@ -39,6 +39,5 @@ for key in jax.random.split(jax.random.key(0), 40):
 
 
 def test_two_seeds_draw_eight_layers_at_once_and_come_to_an_end():
-    """With XLA's own order of things: flax's initialiser stands still here in the first few tries on two cores."""
     """Flax's initialiser stands still here in the first few tries on two cores."""
     subprocess.run([sys.executable, "-c", SIDE_BY_SIDE], timeout=120, check=True)
