@@ -43,7 +43,11 @@ class NetworkConfig:
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
     """Nonlinearity after each hidden layer."""
     cnn_channels: tuple[int, ...] = (16,)
-    """Channels of the 3×3 convolutions of the cnn torso."""
+    """Channels of the cnn torso's convolutions, layer by layer."""
+    cnn_sizes: tuple[int, ...] = (3,)
+    """Side of their square kernels in pixels: one for all layers, or one per layer."""
+    cnn_strides: tuple[int, ...] = (1,)
+    """Pixels from one place of the kernel to the next: one for all layers, or one per layer."""
     cnn_kinds: int = 1
     """The image's channels are of so many interchangeable kinds, such as colours: channel i is of kind i mod cnn_kinds.
     The same convolutions then serve each kind, which they see beside the sum over all."""
@@ -63,14 +67,23 @@ class NetworkConfig:
     """Number format of the hidden layers; parameters, heads and losses stay float32."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_sizes", "cnn_channels"):
+        for name in ("hidden_sizes", "cnn_channels", "cnn_sizes", "cnn_strides"):
             sizes = getattr(self, name)
             valid = len(sizes) > 0 and all(isinstance(size, int) and size >= 1 for size in sizes)
             require(valid, f"network.{name}", "one or more whole numbers >= 1", sizes)
         require_positive_int(self, "network.", "recurrent_size", "cnn_kinds")
-        of_cells = self.torso != "mlp" and self.recurrent == "none"
-        require(self.head != "pairs" or of_cells, "network.head", "auto or dense with an mlp or a gru", self.head)
+        layers = len(self.cnn_channels)
+        for name in ("cnn_sizes", "cnn_strides"):
+            sizes = getattr(self, name)
+            require(len(sizes) in (1, layers), f"network.{name}", f"1 or {layers} numbers, as many as layers", sizes)
+        allowed = "auto or dense with an mlp, a gru or strides"
+        require(self.head != "pairs" or self.sees_cells, "network.head", allowed, self.head)
         require_range(self, "network.", -20.0, 5.0, "initial_log_std")
+
+    @property
+    def sees_cells(self) -> bool:
+        """Whether the cnn's last layer has features of each of the image's cells."""
+        return self.torso != "mlp" and self.recurrent == "none" and max(self.cnn_strides) == 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ of 10 × 10 × 4, a 3 × 3 kernel and 16 outputs, two cores: 142 ms a gradient, 
 Other backends keep their own convolution. The results agree up to the order of summation.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -18,61 +19,73 @@ from jaxrl_engine.nets.orthogonal import orthogonal
 
 
 class Conv(nn.Module):
-    """`size × size` convolution that keeps height and width; orthogonal kernel of the given gain, zero bias."""
+    """`size × size` convolution at every `stride`-th pixel; orthogonal kernel of the given gain, zero bias.
+
+    The image is framed with zeros so that `⌈height / stride⌉ × ⌈width / stride⌉` places remain.
+    """
 
     width: int
     scale: float
     size: int = 3
+    stride: int = 1
     compute_dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "samples height width C"]) -> Float[Array, "samples height width H"]:
+    def __call__(self, x: Float[Array, "samples height width C"]) -> Float[Array, "samples rows columns H"]:
         shape = (self.size, self.size, x.shape[-1], self.width)
         kernel = self.param("kernel", orthogonal(self.scale), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         dtype = jnp.dtype(self.compute_dtype)
         operands = (x.astype(dtype), kernel.astype(dtype), bias.astype(dtype))
-        return suited(*operands)
+        return suited(self.stride, *operands)
 
 
 def convolve(
-    x: Float[Array, "samples height width C"], kernel: Float[Array, "size size C H"], bias: Float[Array, "H"]
-) -> Float[Array, "samples height width H"]:
-    """y[i, j] = b + Σ_{di, dj} x[i + di, j + dj] W[di, dj], zero outside the image."""
+    stride: int,
+    x: Float[Array, "samples height width C"],
+    kernel: Float[Array, "size size C H"],
+    bias: Float[Array, "H"],
+) -> Float[Array, "samples rows columns H"]:
+    """y[i, j] = b + Σ_{di, dj} x[s i + di, s j + dj] W[di, dj], zero outside the image."""
     layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout) + bias[None, None, None]
+    strides = (stride, stride)
+    return lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=layout) + bias[None, None, None]
 
 
 def convolve_by_patches(
-    x: Float[Array, "samples height width C"], kernel: Float[Array, "size size C H"], bias: Float[Array, "H"]
-) -> Float[Array, "samples height width H"]:
-    """`convolve` as one matrix product: each pixel's `size² C` neighbours times the flattened kernel."""
-    samples, height, width, channels = x.shape
+    stride: int,
+    x: Float[Array, "samples height width C"],
+    kernel: Float[Array, "size size C H"],
+    bias: Float[Array, "H"],
+) -> Float[Array, "samples rows columns H"]:
+    """`convolve` as one matrix product: each place's `size² C` neighbours times the flattened kernel."""
+    samples, *sides, channels = x.shape
     size, outputs = kernel.shape[0], kernel.shape[-1]
-    before = (size - 1) // 2
-    margin = (before, size - 1 - before)
-    padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
-    shifts = [padded[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+    rows, columns = (-(-side // stride) for side in sides)
+    padded = jnp.pad(x, ((0, 0), *lax.padtype_to_pads(sides, (size, size), (stride, stride), "SAME"), (0, 0)))
+    ends = (stride * (rows - 1) + 1, stride * (columns - 1) + 1)
+    shifts = [padded[:, i : i + ends[0] : stride, j : j + ends[1] : stride] for i in range(size) for j in range(size)]
     patches = jnp.concatenate(shifts, axis=-1).reshape(-1, size * size * channels)
-    return affine(patches, kernel.reshape(-1, outputs), bias).reshape(samples, height, width, outputs)
+    return affine(patches, kernel.reshape(-1, outputs), bias).reshape(samples, rows, columns, outputs)
 
 
-@jax.custom_vjp
-def suited(x: Array, kernel: Array, bias: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def suited(stride: int, x: Array, kernel: Array, bias: Array) -> Array:
     """`convolve` in the way that suits the backend, forward and backward.
 
     The choice is made apart in each direction: differentiating through it would carry both ways' residuals.
     """
-    return lax.platform_dependent(x, kernel, bias, cpu=convolve_by_patches, default=convolve)
+    cpu, default = (functools.partial(function, stride) for function in (convolve_by_patches, convolve))
+    return lax.platform_dependent(x, kernel, bias, cpu=cpu, default=default)
 
 
-def _forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return suited(x, kernel, bias), (x, kernel, bias)
+def _forward(stride: int, x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return suited(stride, x, kernel, bias), (x, kernel, bias)
 
 
-def _backward(operands: tuple[Array, Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
+def _backward(stride: int, operands: tuple[Array, Array, Array], gradient: Array) -> tuple[Array, Array, Array]:
     def pull(function: Callable[..., Array]) -> Callable[..., tuple[Array, Array, Array]]:
-        return lambda gradient, *operands: jax.vjp(function, *operands)[1](gradient)
+        return lambda gradient, *operands: jax.vjp(functools.partial(function, stride), *operands)[1](gradient)
 
     cpu, default = pull(convolve_by_patches), pull(convolve)
     return lax.platform_dependent(gradient, *operands, cpu=cpu, default=default)

@@ -87,7 +87,7 @@ def takes_pairs(config: NetworkConfig, observation_shape: tuple[int, ...], actio
     if config.head == "pairs" and not possible:
         allowed = f"auto or dense for observations of shape {observation_shape} and actions {action}"
         raise ValueError(f"network.head must be {allowed}, not 'pairs'")
-    return possible and config.head != "dense" and config.torso != "mlp" and config.recurrent == "none"
+    return possible and config.head != "dense" and config.sees_cells
 
 
 def make_head(config: NetworkConfig, observation_shape: tuple[int, ...], action: ActionSpace) -> nn.Module:

@@ -36,14 +36,14 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """3×3 convolutions that keep height and width, then fully connected layers (Young & Tian 2019, §3: MinAtar).
+    """Convolutions, then fully connected layers (Mnih et al. 2015, Methods; Young & Tian 2019, §3: MinAtar).
 
     With `of_cells` no layers follow: the features are those of the cells, one after the other, each with its own part
     of the observation beside what the convolutions make of its surroundings. Several kinds pass through the same
     convolutions one by one; a cell has features of each kind, and the layers that follow see their mean.
     """
 
-    channels: tuple[int, ...]
+    layers: tuple[tuple[int, int, int], ...]  # channels, side of the kernel, stride
     hidden_sizes: tuple[int, ...]
     activation: str
     compute_dtype: str
@@ -55,8 +55,8 @@ class CNN(nn.Module):
         activation = ACTIVATIONS[self.activation]
         seen = by_kind(observation, self.kinds) if self.kinds > 1 else observation
         x = seen
-        for width in self.channels:
-            x = activation(Conv(width, 2**0.5, compute_dtype=self.compute_dtype)(x))
+        for channels, size, stride in self.layers:
+            x = activation(Conv(channels, 2**0.5, size, stride, self.compute_dtype)(x))
         if self.of_cells:
             cells = jnp.concatenate([seen.astype(x.dtype), x], axis=-1)
             per_kind = cells.reshape(-1, self.kinds, x.shape[1] * x.shape[2], cells.shape[-1])
@@ -96,6 +96,8 @@ def make_torso(config: NetworkConfig, observation_shape: tuple[int, ...], of_cel
         kinds, channels = config.cnn_kinds, observation_shape[-1]
         if channels % kinds:
             raise ValueError(f"network.cnn_kinds must divide the image's {channels} channels, not {kinds}")
-        sizes = config.cnn_channels, config.hidden_sizes
-        return CNN(*sizes, config.activation, config.compute_dtype, kinds, of_cells)
+        count = len(config.cnn_channels)
+        each = (values * count if len(values) == 1 else values for values in (config.cnn_sizes, config.cnn_strides))
+        layers = tuple(zip(config.cnn_channels, *each, strict=True))
+        return CNN(layers, config.hidden_sizes, config.activation, config.compute_dtype, kinds, of_cells)
     return MLP(config.hidden_sizes, config.activation, config.compute_dtype)

@@ -78,6 +78,8 @@ WRONG = [
     ("actors.", ActorsConfig, "heartbeat_seconds", [0.0, -1.0, NAN]),
     ("network.", NetworkConfig, "hidden_sizes", [(), (0,), (64, -1), (64.0,)]),
     ("network.", NetworkConfig, "cnn_channels", [(), (0,), (16, -1), (16.0,)]),
+    ("network.", NetworkConfig, "cnn_sizes", [(), (0,), (3, 3), (3.0,)]),
+    ("network.", NetworkConfig, "cnn_strides", [(), (0,), (1, 2), (2.0,)]),
     ("network.", NetworkConfig, "cnn_kinds", [0, -1, 7.0]),
     ("network.", NetworkConfig, "recurrent_size", [0, -1, 64.0]),
     ("network.", NetworkConfig, "initial_log_std", [-21.0, 6.0, NAN]),
@@ -156,9 +158,9 @@ def test_recurrent_minibatches_are_whole_environments():
     Config(num_envs=8, num_steps=3, network=recurrent)
 
 
-@pytest.mark.parametrize("without_cells", [{"torso": "mlp"}, {"recurrent": "gru"}])
+@pytest.mark.parametrize("without_cells", [{"torso": "mlp"}, {"recurrent": "gru"}, {"cnn_strides": (2,)}])
 def test_pairs_need_the_cells_of_a_cnn(without_cells):
-    with pytest.raises(ValueError, match=r"network\.head must be auto or dense with an mlp or a gru, not 'pairs'"):
+    with pytest.raises(ValueError, match=r"network\.head must be auto or dense with an mlp, a gru or strides"):
         NetworkConfig(head="pairs", **without_cells)
     NetworkConfig(head="pairs")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -20,6 +21,16 @@ from jaxrl_engine.runtime.config import (
 from jaxrl_engine.runtime.settings import field_types
 
 # Files
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_file_says_what_it_is_and_is_valid(path):
+    assert path.read_text().startswith("# ")
+    config = load_config(path)
+    assert config != Config() and config.mode in ("sync", "async")
 
 
 def test_a_file_is_laid_over_the_defaults(tmp_path, write):
