@@ -1,7 +1,10 @@
 """Async runs as a user starts them: they learn, go on to the bit, stop when told, and refuse what cannot be."""
 
+import contextlib
 import json
+import os
 import signal
+from pathlib import Path
 
 import pytest
 from engine_cli import assert_one_line_error, fingerprint, run, start, stop, summary, wait_for_steps
@@ -44,6 +47,47 @@ def test_told_to_stop_it_stops_within_seconds_and_goes_on_later(tmp_path):
     learned = [row for row in told if "Async/LagMax" in row]
     assert {"Async/LagP50", "Async/LearnerIdle", "Async/TrainedStepsPerSecond", "Buffer/Size"} <= set(learned[-1])
     assert all(row["Async/LagMax"] <= 64 for row in learned)
+
+
+def workers(process):
+    """Process numbers of what steps the worlds for a run."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            of_run = f"PPid:\t{process.pid}\n" in (place / "status").read_text()
+            if of_run and b"jaxrl_engine.envs.host.worker" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+    return sorted(found)
+
+
+def test_a_killed_environment_process_is_replaced_and_the_run_goes_on(tmp_path):
+    place = tmp_path / "run"
+    world = ["--env", "gymnasium:CartPole-v1", "--env-params", "processes=1"]
+    process = start(*SMALL, *world, "--total-steps", 10_000_000, "--run-dir", place)
+    wait_for_steps(place, UPDATE, process, seconds=200)
+    killed = workers(process)[0]
+    os.kill(killed, signal.SIGKILL)
+    begun = json.loads((place / "status.json").read_text())["env_steps"]
+    wait_for_steps(place, begun + 200 * UPDATE, process, seconds=60)
+    assert killed not in workers(process) and len(workers(process)) >= 2
+    code, seconds, _ = stop(process, signal.SIGINT)
+    assert code == 130 and seconds < 20
+    failures = summary(place)["actor_failures"]
+    assert len(failures) == 1 and f"process {killed}" in failures[0]
+    restarted = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()][-1]
+    assert restarted["Async/ActorsRestarted"] == 1 and restarted["Async/ActorsAlive"] == 2
+
+
+def test_a_second_interrupt_ends_it_at_once_and_nothing_saved_is_lost(tmp_path):
+    place = tmp_path / "run"
+    process = start(*SMALL, "--total-steps", 10_000_000, "--run-dir", place, "--checkpoint.every-seconds", 0)
+    wait_for_steps(place, 40 * UPDATE, process, seconds=200)
+    os.kill(process.pid, signal.SIGINT)
+    code, seconds, _ = stop(process, signal.SIGINT)
+    assert code == 130 and seconds < 20
+    more = summary(place)["env_steps"] if (place / "summary.json").exists() else 40 * UPDATE
+    done = run("--resume", place, "--total-steps", more + 40 * UPDATE, "--quiet")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,8 @@ def _train(
         finally:
             _end_actors(program, progress)
     summary = _summary(built, outcome, outcome.updates - updates, compile_seconds, random)
+    if isinstance(program, AsyncProgram):
+        summary["actor_failures"] = program.failures()
     run.write_summary(summary)
     run.write_status(
         state=outcome.status, env_steps=summary["env_steps"], updates=outcome.updates,

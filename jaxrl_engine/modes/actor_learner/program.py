@@ -151,6 +151,10 @@ class AsyncProgram:
         """Say why the run cannot go on, if it cannot."""
         return self.broken_by
 
+    def failures(self) -> list[str]:
+        """Say which actors broke, and why, in the order in which it was noticed."""
+        return [] if self._running is None else list(self._running.supervisor.causes)
+
     # --- how -----------------------------------------------------------------------------------------------------
 
     def _init(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:
