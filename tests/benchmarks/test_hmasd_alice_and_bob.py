@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import hmasd_alice_and_bob as bench
 from benchmarks.learning import Job
+from benchmarks.machine import ROOT
 from jaxrl_engine.runtime.config import differences, load_config, parse, to_yaml
 
 STEPS = [150, 300]
@@ -111,7 +112,7 @@ def test_an_ablation_takes_away_what_it_says_and_nothing_else(name, tmp_path):
 
 @pytest.mark.parametrize("name", bench.METHODS)
 def test_the_command_resolves_to_the_configuration(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(bench.ROOT)
+    monkeypatch.chdir(ROOT)
     job = Job(bench.METHODS[name], tmp_path / name, None, 7, bench.EPISODES).runs()[-1]
     assert parse(job.command[3:]).config == job.config
     assert job.config.total_steps == 3_000_000
@@ -126,7 +127,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", ["hmasd", "mat", "mappo"])
 def test_parity_configurations_hold_the_published_values(name):
-    config = load_config(bench.ROOT / "configs" / bench.METHODS[name].config)
+    config = load_config(ROOT / "configs" / bench.METHODS[name].config)
     for dotted, value in PUBLISHED.items():
         group, _, leaf = dotted.rpartition(".")
         assert getattr(getattr(config, group) if group else config, leaf) == value, dotted
