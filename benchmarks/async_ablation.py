@@ -14,6 +14,8 @@ CONFIG = "async_color_lines.yaml"
 RANDOM_SCORE = 0.90
 """Mean score of the random player that the earlier system was measured against (200 games)."""
 GOAL = 20 * RANDOM_SCORE
+NO_REPLAY = "--impact.replay none --impact.new-fraction 1 --impact.batch-size 1024"
+"""As many new steps an update as the others, half the batch."""
 
 
 def _study(name: str, title: str, *options: str) -> Study:
@@ -27,16 +29,7 @@ METHODS = {
         _study("whole", "prioritised replay, corrected"),
         _study("uniform", "uniform replay, corrected", "--impact.replay", "uniform"),
         _study("uncorrected", "prioritised replay, not corrected", "--impact.no-correction"),
-        _study(
-            "no_replay",
-            "no replay, corrected",
-            "--impact.replay",
-            "none",
-            "--impact.new-fraction",
-            "1",
-            "--batch-size",
-            "1024",
-        ),
+        _study("no_replay", "no replay, corrected", *NO_REPLAY.split()),
     )
 }
 COMPARISON = Comparison("async_ablation", "Color Lines, async", "score", METHODS, episodes=200)
