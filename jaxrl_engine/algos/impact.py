@@ -23,7 +23,7 @@ from jaxrl_engine.algos.minibatches import Minibatch
 from jaxrl_engine.algos.ppo import PPO
 from jaxrl_engine.algos.ppo_statistics import normalize, scaled_reward
 from jaxrl_engine.algos.ppo_types import PPOCarry, PPOHyper, PPOParams, PPOStatistics, Samples
-from jaxrl_engine.algos.ppo_update import Metrics, improve, keep_if_finite
+from jaxrl_engine.algos.ppo_update import Averages, Metrics, improve, keep_if_finite, ppo_loss
 from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.async_config import ImpactConfig
 from jaxrl_engine.core.checks import require
@@ -174,30 +174,17 @@ class Impact:
         weighted: WeightedSamples = batch.samples
         samples, valid = weighted.samples, weighted.valid
         law, value = self._evaluate(params, samples)
-        log_prob, advantage = law.log_prob(samples.action), samples.advantage
         if self.ppo.normalize_advantages:
-            advantage = losses.normalize_advantages(advantage, weighted.actor_weight)
-        surrogate = losses.clipped_surrogate(log_prob, samples.log_prob, advantage, hyper.clip_epsilon)
-        policy = _mean(weighted.actor_weight * surrogate, valid)
-        if self.ppo.clip_value:
-            errors = losses.clipped_value_loss(
-                value, samples.value, samples.target, hyper.clip_epsilon, self.ppo.huber_delta
-            )
-        else:
-            errors = losses.value_loss(value, samples.target, self.ppo.huber_delta)
-        value_error = _mean(weighted.critic_weight * errors, valid)
-        entropy = _mean(weighted.actor_weight * law.entropy(batch.key), valid)
-        total = policy + hyper.value_coefficient * value_error - hyper.entropy_coefficient * entropy
-        log_ratio = jax.lax.stop_gradient(log_prob - samples.log_prob)
-        return total, {
-            "Losses/Total": total,
-            "Losses/Policy": policy,
-            "Losses/Value": value_error,
-            "Losses/Entropy": entropy,
-            "Losses/ApproxKL": _mean(losses.approximate_kl(log_ratio), valid),
-            "Losses/ClipFraction": _mean(losses.clip_fraction(log_ratio, hyper.clip_epsilon), valid),
-            "Losses/RatioError": (jnp.abs(jnp.exp(log_ratio) - 1.0) * valid).max(),
-        }
+            advantage = losses.normalize_advantages(samples.advantage, weighted.actor_weight)
+            samples = samples.replace(advantage=advantage)
+        averages = Averages(
+            actor=lambda each: _mean(weighted.actor_weight * each, valid),
+            critic=lambda each: _mean(weighted.critic_weight * each, valid),
+            plain=lambda each: _mean(each, valid),
+            greatest=lambda each: (each * valid).max(),
+        )
+        log_prob, entropy = law.log_prob(samples.action), law.entropy(batch.key)
+        return ppo_loss(self.ppo, hyper, samples, log_prob, entropy, value, averages)
 
     def _evaluate(self, params: PPOParams, samples: Samples) -> tuple[Distribution, Float[Array, "..."]]:
         _, law = self.actor_critic.actor.apply(params.actor, (), samples.observation, samples.action_mask)

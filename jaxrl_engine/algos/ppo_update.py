@@ -1,7 +1,7 @@
 """What the updates of the PPO family share: advantages, the loss, gradient steps, and the refusal of broken ones."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,18 @@ def estimate(
     return advantage, target
 
 
+class Averages(NamedTuple):
+    """How a minibatch's samples become one number of each kind."""
+
+    actor: Callable[[Array], Array]  # of the surrogate and the entropy
+    critic: Callable[[Array], Array]  # of the value errors
+    plain: Callable[[Array], Array]  # of what is only looked at
+    greatest: Callable[[Array], Array]
+
+
+EQUAL = Averages(actor=jnp.mean, critic=jnp.mean, plain=jnp.mean, greatest=jnp.max)
+
+
 def ppo_loss(
     config: PPOConfig,
     hyper: PPOHyper,
@@ -80,17 +92,18 @@ def ppo_loss(
     log_prob: Float[Array, "*batch"],
     entropy: Float[Array, "*batch"],
     value: Float[Array, "*batch"],
+    averages: Averages = EQUAL,
 ) -> tuple[Float[Array, ""], Metrics]:
     """L = E[ policy surrogate + c_v value error − c_e entropy ] (Schulman et al. 2017, eq. 9, signs for descent).
 
     `log_prob`, `entropy` and `value` are those of the parameters being learned, for the samples' observations.
     """
-    policy = losses.clipped_surrogate(log_prob, samples.log_prob, samples.advantage, hyper.clip_epsilon).mean()
+    surrogate = losses.clipped_surrogate(log_prob, samples.log_prob, samples.advantage, hyper.clip_epsilon)
     if config.clip_value:
         errors = losses.clipped_value_loss(value, samples.value, samples.target, hyper.clip_epsilon, config.huber_delta)
     else:
         errors = losses.value_loss(value, samples.target, config.huber_delta)
-    value_error, mean_entropy = errors.mean(), entropy.mean()
+    policy, mean_entropy, value_error = averages.actor(surrogate), averages.actor(entropy), averages.critic(errors)
     total = policy + hyper.value_coefficient * value_error - hyper.entropy_coefficient * mean_entropy
     log_ratio = jax.lax.stop_gradient(log_prob - samples.log_prob)
     return total, {
@@ -98,9 +111,9 @@ def ppo_loss(
         "Losses/Policy": policy,
         "Losses/Value": value_error,
         "Losses/Entropy": mean_entropy,
-        "Losses/ApproxKL": losses.approximate_kl(log_ratio).mean(),
-        "Losses/ClipFraction": losses.clip_fraction(log_ratio, hyper.clip_epsilon).mean(),
-        "Losses/RatioError": jnp.abs(jnp.exp(log_ratio) - 1.0).max(),
+        "Losses/ApproxKL": averages.plain(losses.approximate_kl(log_ratio)),
+        "Losses/ClipFraction": averages.plain(losses.clip_fraction(log_ratio, hyper.clip_epsilon)),
+        "Losses/RatioError": averages.greatest(jnp.abs(jnp.exp(log_ratio) - 1.0)),
     }
 
 
