@@ -166,7 +166,7 @@ def measure(entry: Entry, num_envs: int, repetitions: int) -> dict[str, Any]:
 def measure_apart(entry: Entry, num_envs: int, repetitions: int) -> dict[str, Any] | None:
     """Measure in a process of its own, begun anew once if it does not end; None if it does not end again.
 
-    XLA's thread pool on CPUs has been seen to stand still.
+    jaxlib below 0.11.2 may stand still in LAPACK calls on CPUs of few cores; the engine's import makes that unlikely.
 
     Raises:
         SystemExit: it failed.
