@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_told_to_stop_it_stops_within_seconds_and_goes_on_later(tmp_path):
     learned = [row for row in told if "Async/LagMax" in row]
     assert {"Async/LagP50", "Async/LearnerIdle", "Async/TrainedStepsPerSecond", "Buffer/Size"} <= set(learned[-1])
     assert all(row["Async/LagMax"] <= 64 for row in learned)
+
+
+def test_progress_tells_both_rates_and_the_lag(tmp_path):
+    told = [word for word in SMALL if word != "--quiet"]
+    done = run(*told, "--total-steps", 20 * UPDATE, "--run-dir", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("100.0 %"))
+    assert re.search(r" 640/640 steps  [\d,]+ steps/s  updates/s [\d,.]+  lag \d+  ", line), line
 
 
 def workers(process):

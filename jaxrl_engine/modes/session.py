@@ -30,7 +30,10 @@ CHUNK_SECONDS = 0.5
 SPEED_SECONDS = 3.0
 """Speed is measured over at least this long (over less at the start)."""
 
-SHOWN = {"Charts/EpisodeReturn": "return", "Charts/Success": "success", "Sync/SkippedUpdates": "skipped"}
+SHOWN = {
+    "Async/UpdatesPerSecond": "updates/s", "Async/LagMax": "lag", "Charts/EpisodeReturn": "return",
+    "Charts/Success": "success", "Sync/SkippedUpdates": "skipped",
+}  # fmt: skip
 """Metrics of the progress line; all others are in the files."""
 
 Row = dict[str, float | list[float | None] | None]
