@@ -104,10 +104,19 @@ def scores(algorithm, state, steps, world, seen):
     return team, own
 
 
-def test_coordinator_advantages_equal_numpy(key):
-    """Every token earns the team's reward of its interval; the values of the true final observation follow a cut."""
-    algorithm = make(ppo=RAW)
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (5.0, 2.0)])
+def test_coordinator_advantages_equal_numpy(key, mean, deviation):
+    """Every token earns the team's reward of its interval; the values of the true final observation follow a cut.
+
+    What the network predicts is in units of the targets seen so far; the value of what follows an end is 0, not their
+    mean.
+    """
+    algorithm = make(ppo={**RAW, "normalize_values": mean != 0.0})
     state = init(algorithm, key)
+    if mean != 0.0:
+        seen = {"count": 100.0, "offset": mean, "shift": 0.0, "variance": deviation**2}
+        statistics = state.statistics.high_value.replace(**{name: jnp.float32(value) for name, value in seen.items()})
+        state = state.replace(statistics=state.statistics.replace(high_value=statistics))
     trajectory, _ = collect(algorithm, state, key, TERMINATED, TRUNCATED)
     steps, ours = trajectory.transitions, prepared_by(algorithm, state, trajectory)
     decided = np.asarray(steps.extras.decided)
@@ -115,8 +124,10 @@ def test_coordinator_advantages_equal_numpy(key):
     def values(world, seen):
         unknown = jnp.zeros((len(world), A + 1), jnp.int32)
         network, params = algorithm.networks.coordinator, state.params.coordinator
-        return np.asarray(network.apply(params, world, seen, unknown)[0], np.float64)
+        return mean + deviation * np.asarray(network.apply(params, world, seen, unknown)[0], np.float64)
 
+    moved = ours.statistics.high_value
+    unit, zero = (1.0, 0.0) if moved is None else (math.sqrt(moved.variance), float(moved.mean))
     last = values(trajectory.last.global_state, trajectory.last.observation)
     for env in range(B):
         value = values(steps.global_state[:, env], steps.observation[:, env])
@@ -130,7 +141,7 @@ def test_coordinator_advantages_equal_numpy(key):
             )  # fmt: skip
             here = np.asarray(ours.decisions.advantage[:, env, token])
             np.testing.assert_allclose(here[flags[0]], expected[flags[0]], rtol=1e-3, atol=1e-4)
-            target = np.asarray(ours.decisions.target[:, env, token])
+            target = zero + unit * np.asarray(ours.decisions.target[:, env, token])
             np.testing.assert_allclose(target[flags[0]], (expected + value[:, token])[flags[0]], rtol=1e-3, atol=1e-4)
 
 
