@@ -51,6 +51,7 @@ class Bench:
         self.new_steps = config.new_chunks * config.num_steps
         self.rollouts = self._rollouts()
         self.learn = jax.jit(self.program.learner.step, donate_argnums=0)
+        self.updates = WARM_UPDATES
         self.updates = max(1, int(seconds * self.train()["updates_per_second"]))
 
     def _rollouts(self) -> Any:
@@ -98,16 +99,15 @@ class Bench:
 
     def train(self) -> dict[str, float]:
         """Both, as in a run."""
-        wanted = getattr(self, "updates", WARM_UPDATES)
         told: list[dict[str, float]] = []
         begun = time.perf_counter()
-        while len(told) < wanted:
-            self.state, rows = self.chunk(self.state, min(MAX_ROWS, wanted - len(told)))
+        while len(told) < self.updates:
+            self.state, rows = self.chunk(self.state, min(MAX_ROWS, self.updates - len(told)))
             told += [{name: float(rows.values[f"Async/{name}"][i]) for name in SEEN} for i in range(int(rows.count))]
         elapsed = time.perf_counter() - begun
         return {
-            "updates_per_second": wanted / elapsed,
-            "env_steps_per_second": wanted * self.new_steps / elapsed,
+            "updates_per_second": self.updates / elapsed,
+            "env_steps_per_second": self.updates * self.new_steps / elapsed,
             "learner_idle": statistics.mean(row["LearnerIdle"] for row in told),
             "lag_max": max(row["LagMax"] for row in told),
         }
@@ -133,15 +133,14 @@ def measure(bench: Bench, repetitions: int) -> dict[str, Any]:
 
 def report(record: dict[str, Any]) -> str:
     """Return the record as a Markdown table."""
-    speed, shares = (lambda value: rate(value)), (lambda value: f"{value:.0%}")
     lines: list[tuple[str, str, Callable[[float], str]]] = [
-        ("environment steps/s, training included", "env_steps_per_second", speed),
-        ("environment steps/s, actors alone", "collected_steps_per_second", speed),
-        ("updates/s beside the actors", "updates_per_second", speed),
-        ("updates/s, learner alone", "updates_per_second_alone", speed),
-        ("updates/s beside the actors, share of those alone", "learner_share_of_alone", shares),
-        ("learner's time spent waiting", "learner_idle", shares),
-        (f"greatest lag of what is learned from (cap {record['max_lag']})", "lag_max", speed),
+        ("environment steps/s, training included", "env_steps_per_second", rate),
+        ("environment steps/s, actors alone", "collected_steps_per_second", rate),
+        ("updates/s beside the actors", "updates_per_second", rate),
+        ("updates/s, learner alone", "updates_per_second_alone", rate),
+        ("updates/s beside the actors, share of those alone", "learner_share_of_alone", "{:.0%}".format),
+        ("learner's time spent waiting", "learner_idle", "{:.0%}".format),
+        (f"greatest lag of what is learned from (cap {record['max_lag']})", "lag_max", rate),
     ]
     rows = [
         [text, write(record[name]["median"]), f"{write(record[name]['min'])} to {write(record[name]['max'])}"]

@@ -4,6 +4,7 @@ Nothing here may import `jaxrl_engine` at the top: the hook that checks its anno
 """
 
 import os
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # LAPACK's own threads spin for seconds over one small factorisation where a process per core runs tests already.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# As `import jaxrl_engine` does, which comes too late here: collecting the tests asks JAX for its devices.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=-reduce")
-os.environ.setdefault("NPROC", "4")
+# What `import jaxrl_engine` sets comes too late there: collecting the tests asks JAX for its devices.
+runpy.run_path(str(Path(__file__).resolve().parent.parent / "jaxrl_engine" / "__init__.py"))
 
 import hypothesis
 import jax
