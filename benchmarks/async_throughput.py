@@ -9,7 +9,6 @@ parameters; the learner alone learns from one rollout again and again, with repl
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 import threading
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 
 from benchmarks.driver import spread
 from benchmarks.machine import ROOT, provenance
-from benchmarks.report import rate, table
+from benchmarks.report import rate, table, write_json
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.modes.actor_learner.learner import LearnerState
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
@@ -170,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench.program.close()
     record["times_earlier_system"] = record["env_steps_per_second"]["median"] / EARLIER_STEPS_PER_SECOND
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({**origin, "record": record}, indent=1, allow_nan=False) + "\n")
+    write_json(options.output, {**origin, "record": record})
     print(report(record))
 
 

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from benchmarks.machine import ROOT, provenance
-from benchmarks.report import learning_table
+from benchmarks.report import learning_table, write_json
 from benchmarks.studies import STUDIES, Study
 from jaxrl_engine.core.config import Config, EvaluationConfig
 from jaxrl_engine.runtime.command_line import read_arguments
@@ -216,7 +216,7 @@ def publish(jobs: Sequence[Job], results: Path) -> dict[str, Any]:
     measured = result(jobs[0].study, [measure(job) for job in jobs])
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"learning_{measured['study']}.json"
-    path.write_text(json.dumps(measured, indent=1, allow_nan=False) + "\n")
+    write_json(path, measured)
     draw(measured, path.with_suffix(".png"))
     return measured
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.learning import RESULTS, Job, measure, result
 from benchmarks.machine import ROOT
-from benchmarks.report import table
+from benchmarks.report import table, write_json
 from benchmarks.studies import Study
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.runtime.config import differences
@@ -127,7 +127,7 @@ def run(comparison: Comparison, description: str, arguments: Sequence[str] | Non
             known[name] = result(job.study, runs)
             methods = {name: known[name] for name in comparison.methods if name in known}
             written = {"same": dict(comparison.same), "methods": methods}
-            path.write_text(json.dumps(written, indent=1, allow_nan=False) + "\n")
+            write_json(path, written)
     methods = {name: known[name] for name in comparison.methods if name in known}
     if methods:
         draw(comparison, methods, path.with_suffix(".png"))

@@ -1,6 +1,8 @@
 """Results of the benchmarks as Markdown tables."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -10,6 +12,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return one Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_json(path: Path, content: Record) -> None:
+    """Write a results file: strict JSON, where a number that is not finite raises `ValueError`."""
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def rate(value: float) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.contestant import Task
 from benchmarks.driver import ALL_LEVELS, OURS, PEERS, Contestant, Entry, alternate, spread, summarise
 from benchmarks.machine import ROOT, provenance
-from benchmarks.report import markdown
+from benchmarks.report import markdown, write_json
 
 SECTIONS = ("compare", "compile", "levels", "scale")
 ENVIRONMENTS = ("cartpole", "reacher")
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 records.append(record)
                 print(json.dumps({section: _headline(record)}), file=sys.stderr, flush=True)
             results[section] = {**origin, "task": dataclasses.asdict(Task()), "records": records}
-            options.output.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+            write_json(options.output, results)
     print(markdown(results))
 
 

@@ -9,7 +9,6 @@ compiled apart to be timed (`modes.probe`); its operations are those of its matr
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 from benchmarks.driver import spread
 from benchmarks.flops import matmul_flops
 from benchmarks.machine import ROOT, provenance
-from benchmarks.report import rate, table
+from benchmarks.report import rate, table, write_json
 from jaxrl_engine.modes.build import build
 from jaxrl_engine.modes.probe import collect_and_learn
 from jaxrl_engine.modes.train import make_program
@@ -166,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases = [make_case(name, count) for name in options.case for count in options.num_envs or [None]]
     records = measure(cases, options.repetitions)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({**origin, "records": records}, indent=1, allow_nan=False) + "\n")
+    write_json(options.output, {**origin, "records": records})
     print(report(records))
 
 
