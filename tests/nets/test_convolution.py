@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import correlate2d
 
 from jaxrl_engine.core.config import NetworkConfig
-from jaxrl_engine.nets.convolution import Conv, convolve, convolve_by_patches, suited
+from jaxrl_engine.nets.convolution import Conv, convolve, convolve_by_matrix, convolve_by_patches, suited
 from jaxrl_engine.nets.torsos import make_torso
 
 SAMPLES, HEIGHT, WIDTH, CHANNELS, OUTPUTS = 2, 7, 5, 3, 11
@@ -22,7 +22,7 @@ def operands(key):
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("function", [convolve, convolve_by_patches, suited])
+@pytest.mark.parametrize("function", [convolve, convolve_by_patches, convolve_by_matrix, suited])
 def test_values_are_those_of_scipy(function, stride, operands):
     """The frame of zeros is as wide as the last place needs, the odd pixel below and to the right."""
     image, kernel, bias = map(np.asarray, operands)
@@ -36,16 +36,22 @@ def test_values_are_those_of_scipy(function, stride, operands):
     np.testing.assert_allclose(function(stride, *operands), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [2, 11])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_an_even_kernel_reaches_as_far_as_the_native_one(stride, key, operands):
+@pytest.mark.parametrize("function", [convolve_by_patches, convolve_by_matrix])
+def test_kernels_even_or_larger_than_the_image_reach_as_far_as_the_native_one(function, stride, size, key, operands):
     image, _, bias = operands
-    kernel = jax.random.normal(key, (2, 2, CHANNELS, OUTPUTS))
-    ours, native = (function(stride, image, kernel, bias) for function in (convolve_by_patches, convolve))
-    np.testing.assert_allclose(ours, native, atol=1e-4)
+    kernel = jax.random.normal(key, (size, size, CHANNELS, OUTPUTS))
+    ours, native = (way(stride, image, kernel, bias) for way in (function, convolve))
+    np.testing.assert_allclose(ours, native, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [2, 5])  # by patches on a CPU, and by the whole matrix
 @pytest.mark.parametrize("stride", [1, 2])
-def test_both_ways_have_one_gradient(stride, operands):
+def test_both_ways_have_one_gradient(stride, size, key, operands):
+    image, _, bias = operands
+    operands = image, jax.random.normal(key, (size, size, CHANNELS, OUTPUTS)), bias
+
     def gradient(function):
         return jax.grad(lambda *a: jnp.sin(function(stride, *a)).sum(), argnums=(0, 1, 2))(*operands)
 
