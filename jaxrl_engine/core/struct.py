@@ -28,18 +28,19 @@ class Struct:
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
         statics = tuple(f.name for f in fields if f.metadata.get("static"))
+        names = leaves + statics
 
         def flatten_with_keys(tree: Any) -> tuple[Iterable[tuple[Any, Any]], tuple[Any, ...]]:
             children = tuple((jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in leaves)
             return children, tuple(getattr(tree, name) for name in statics)
 
         def flatten(tree: Any) -> tuple[Iterable[Any], tuple[Any, ...]]:
-            return tuple(getattr(tree, name) for name in leaves), tuple(getattr(tree, name) for name in statics)
+            values = tree.__dict__
+            return [values[name] for name in leaves], tuple([values[name] for name in statics])
 
         def unflatten(auxiliary: tuple[Any, ...], children: Iterable[Any]) -> Any:
             tree = object.__new__(cls)
-            tree.__dict__.update(zip(leaves, children, strict=True))
-            tree.__dict__.update(zip(statics, auxiliary, strict=True))
+            tree.__dict__.update(zip(names, (*children, *auxiliary), strict=True))
             return tree
 
         jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
