@@ -14,13 +14,15 @@ CONFIG = "async_color_lines.yaml"
 RANDOM_SCORE = 0.90
 """Mean score of the random player that the earlier system was measured against (200 games)."""
 GOAL = 20 * RANDOM_SCORE
+STEPS = "150000"
+"""A quarter of the configuration's: the goal is passed before that."""
 NO_REPLAY = "--impact.replay none --impact.new-fraction 1 --impact.batch-size 1024"
 """As many new steps an update as the others, half the batch."""
 
 
 def _study(name: str, title: str, *options: str) -> Study:
     references = (Reference("20 times the random player", GOAL),)
-    return Study(name, title, CONFIG, 1, GOAL, references, "score", options, separate=True)
+    return Study(name, title, CONFIG, 5, GOAL, references, "score", ("--total-steps", STEPS, *options), separate=True)
 
 
 METHODS = {

@@ -71,7 +71,7 @@ class Job:
         return dataclasses.replace(
             config,
             seed=self.first_seed,
-            num_seeds=self.seeds or self.study.seeds,
+            num_seeds=1 if self.study.separate else self.seeds or self.study.seeds,
             total_steps=self.total_steps or config.total_steps,
             evaluation=dataclasses.replace(config.evaluation, count=CURVE_POINTS, episodes=self.episodes),
         )
@@ -80,7 +80,7 @@ class Job:
     def command(self) -> list[str]:
         """The command that begins the run."""
         place = self.run_dir.relative_to(ROOT) if self.run_dir.is_relative_to(ROOT) else self.run_dir
-        return ["python", "-m", "jaxrl_engine.run", "--mode", "sync", *self.options, "--run-dir", str(place)]
+        return ["python", "-m", "jaxrl_engine.run", "--mode", self.config.mode, *self.options, "--run-dir", str(place)]
 
     @property
     def origin(self) -> Path:

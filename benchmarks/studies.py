@@ -71,5 +71,9 @@ STUDIES = {
             "color_lines", "Color Lines, one seed", "color_lines.yaml", 1, 4.5,
             (Reference("random play, 4,096 games", 0.52),), metric="score",
         ),
+        Study(
+            "color_lines_async", "Color Lines, async, one seed", "async_color_lines.yaml", 1, 18.0,
+            (Reference("random play, 4,096 games", 0.52),), metric="score",
+        ),
     )
 }  # fmt: skip

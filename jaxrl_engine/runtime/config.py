@@ -40,8 +40,20 @@ ALIASES = {
     )},
     **{name: f"actors.{name}" for name in ("num_workers", "weight_sync_interval", "lockstep")},
 }  # fmt: skip
-MODES = {"async": {"algo": "impact", "env": "color_lines"}}
+MODES: dict[str, dict[str, Any]] = {"async": {"algo": "impact"}}
 """What a mode starts from where neither the command line nor a file says otherwise."""
+WORLDS: dict[str, dict[str, Any]] = {
+    "async": {
+        "env": "color_lines", "env_params": {"reward": "shaped"}, "total_steps": 600_000, "num_envs": 64,
+        "num_steps": 16, "ppo.learning_rate": 4e-3, "ppo.gamma": 0.5, "ppo.gae_lambda": 0.5,
+        "ppo.entropy_coefficient": 3e-3, "ppo.num_epochs": 1, "ppo.num_minibatches": 8,
+        "ppo.normalize_observations": False, "impact.batch_size": 2048, "impact.max_lag": 16,
+        "actors.num_workers": 2, "network.activation": "relu", "network.cnn_channels": (8, 8),
+        "network.cnn_sizes": (3, 7), "network.cnn_kinds": 7,
+        "network.hidden_sizes": (64,), "evaluation.episodes": 200,
+    },
+}  # fmt: skip
+"""The world a mode plays where none is named, with settings that suit it."""
 
 
 def load_config(path: Path, base: Config = Config()) -> Config:
@@ -165,7 +177,8 @@ def _read_invocation(argv: Sequence[str]) -> Invocation:
     base, from_file = _base_config(given)
     path = given.pop("config", None)
     if "resume" not in given and path is None:
-        given = MODES.get(given.get("mode", ""), {}) | given
+        mode = given.get("mode", "")
+        given = MODES.get(mode, {}) | ({} if "env" in given else WORLDS.get(mode, {})) | given
     session = {field.name: given.pop(field.name) for field in dataclasses.fields(Session) if field.name in given}
     config = _lay(given, base)
     try:
