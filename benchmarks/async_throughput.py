@@ -27,7 +27,7 @@ from jaxrl_engine.core.config import Config
 from jaxrl_engine.modes.actor_learner.learner import LearnerState
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import build
-from jaxrl_engine.modes.sync import MAX_ROWS
+from jaxrl_engine.modes.fused import MAX_ROWS
 from jaxrl_engine.runtime.config import load_config
 
 WARM_UPDATES = 40

@@ -13,8 +13,9 @@ from jaxrl_engine.core.config import Config, EnvValue, EvaluationConfig, Logging
 from jaxrl_engine.envs.vector import Fresh, VectorState
 from jaxrl_engine.modes.build import Build, build as build_objects
 from jaxrl_engine.modes.evaluate import uniform_action
+from jaxrl_engine.modes.fused import FusedProgram, RunState
 from jaxrl_engine.modes.rollout import rollout
-from jaxrl_engine.modes.sync import RunState, SyncProgram
+from jaxrl_engine.modes.sync import OnPolicy
 from jaxrl_engine.modes.train import make_program
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "brax")
@@ -61,19 +62,20 @@ def _env_params(task: Task) -> dict[str, EnvValue]:
     return {"backend": "generalized", "episode_length": task.episode_length}
 
 
-def collect(program: SyncProgram, state: RunState) -> tuple[RunState, Any]:
+def collect(program: FusedProgram[OnPolicy], state: RunState) -> tuple[RunState, Any]:
     """Act and step as in training, but learn nothing."""
+    trainer = program.trainer
     key, key_rollout = jax.random.split(state.key)
     actor, trajectory, episodes = rollout(
-        program.algorithm, program.vector_env, state.train_state, state.actor, key_rollout, program.env_params,
-        program.num_steps,
+        trainer.algorithm, trainer.vector_env, state.train_state, state.actor, key_rollout, trainer.env_params,
+        trainer.num_steps,
     )  # fmt: skip
     return state.replace(actor=actor, key=key), checksum((trajectory.transitions, episodes))
 
 
-def step_randomly(program: SyncProgram, state: RunState) -> tuple[RunState, Any]:
+def step_randomly(program: FusedProgram[OnPolicy], state: RunState) -> tuple[RunState, Any]:
     """Step and reset the environments under uniformly random actions."""
-    worlds, params = program.vector_env, program.env_params
+    worlds, params = program.trainer.vector_env, program.trainer.env_params
     key, key_fresh, key_steps = jax.random.split(state.key, 3)
 
     def step(carry: tuple[VectorState, Fresh], key: Key[Array, ""]) -> tuple[tuple[VectorState, Fresh], jax.Array]:
@@ -85,7 +87,7 @@ def step_randomly(program: SyncProgram, state: RunState) -> tuple[RunState, Any]
         return (vector, fresh), checksum((timestep, episodes))
 
     start = (state.actor.vector, worlds.fresh(key_fresh, params))
-    (vector, _), sums = jax.lax.scan(step, start, jax.random.split(key_steps, program.num_steps))
+    (vector, _), sums = jax.lax.scan(step, start, jax.random.split(key_steps, program.trainer.num_steps))
     return state.replace(actor=state.actor.replace(vector=vector), key=key), sums
 
 
@@ -103,7 +105,7 @@ def repeated(update: Update, state: RunState) -> Any:
     return jax.jit(chunk, donate_argnums=0).lower(state, jnp.zeros((), jnp.int32)).compile()
 
 
-def compile_level(task: Task, program: SyncProgram, state: RunState) -> Any:
+def compile_level(task: Task, program: FusedProgram[OnPolicy], state: RunState) -> Any:
     """Compile what the task's level asks for: `(state, num_updates) -> (state, outputs)`."""
     if task.level == "training":
         return program.compile(state)

@@ -13,13 +13,14 @@ import jax
 from jaxtyping import Array, Key
 
 from jaxrl_engine.core.types import PyTree, TrainState, Trajectory
+from jaxrl_engine.modes.fused import FusedProgram, RunState
 from jaxrl_engine.modes.rollout import ActorState, rollout
-from jaxrl_engine.modes.sync import RunState, SyncProgram
+from jaxrl_engine.modes.sync import OnPolicy
 
 REPETITIONS = 5
 
 
-def split_times(program: SyncProgram, state: RunState) -> dict[str, float]:
+def split_times(program: FusedProgram[OnPolicy], state: RunState) -> dict[str, float]:
     """Return the median seconds of one rollout and of one update compiled apart; the state is left as it is."""
     collect, learn = collect_and_learn(program)
     # The run's key is copied, not consumed: what is drawn here never reaches the run.
@@ -28,15 +29,16 @@ def split_times(program: SyncProgram, state: RunState) -> dict[str, float]:
     return {"Sync/CollectionTime": collection, "Sync/UpdateTime": update}
 
 
-def collect_and_learn(program: SyncProgram) -> tuple[Callable[..., Trajectory], Callable[..., PyTree]]:
+def collect_and_learn(program: FusedProgram[OnPolicy]) -> tuple[Callable[..., Trajectory], Callable[..., PyTree]]:
     """Return `(train state, actor, key) -> trajectory` and `(train state, trajectory, key) -> what was learned`."""
+    trainer = program.trainer
 
     def collect(train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Trajectory:
-        shared = (program.algorithm, program.vector_env, train_state, actor, key, program.env_params)
-        return rollout(*shared, program.num_steps)[1]
+        shared = (trainer.algorithm, trainer.vector_env, train_state, actor, key, trainer.env_params)
+        return rollout(*shared, trainer.num_steps)[1]
 
     def learn(train_state: TrainState, trajectory: Trajectory, key: Key[Array, ""]) -> PyTree:
-        return program.algorithm.update(train_state, trajectory, key)
+        return trainer.algorithm.update(train_state, trajectory, key)
 
     return (collect, learn) if program.num_runs is None else (jax.vmap(collect), jax.vmap(learn))
 

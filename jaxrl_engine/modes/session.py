@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxrl_engine.core.types import PyTree
 from jaxrl_engine.modes.evaluate import EpisodeResults
-from jaxrl_engine.modes.sync import MAX_ROWS, Rows
+from jaxrl_engine.modes.fused import MAX_ROWS, Rows
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress

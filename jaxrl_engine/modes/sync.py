@@ -1,190 +1,59 @@
-"""The sync mode: rollouts and updates fused into one compiled program, strictly on-policy.
+"""The sync mode: a rollout and the update that learns from it, strictly on-policy.
 
-One call of the program runs a chunk of updates,
+    rollout (scan over T of vmapped act + step) → values, GAE → epochs × minibatches → TrainState
 
-    for each update:  rollout (scan over T of vmapped act + step) → values, GAE → epochs × minibatches → TrainState
-
-with no host callback inside. Its number of updates is an argument, not a shape: one compilation serves every chunk
-length. The state is donated. Metrics are averaged on the device over `updates_per_row` updates; the running averages
-are part of the state, so rows do not depend on where chunks or checkpoints fall. Independent runs (seeds, settings of a
-sweep) are a leading axis `S` over everything (absent when there is one run); `B` is sharded over the mesh axis `data`.
+repeated inside one compiled program (`modes.fused`).
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Key
 
 from jaxrl_engine.algos.protocol import Algorithm
-from jaxrl_engine.core.struct import Struct
-from jaxrl_engine.core.types import Leaf, PyTree, TrainState, Trajectory
+from jaxrl_engine.core.types import PyTree, TrainState, Trajectory
 from jaxrl_engine.envs.vector import Episodes, VectorEnv
+from jaxrl_engine.modes.fused import Learned, Mean, chart_name, observed
 from jaxrl_engine.modes.rollout import ActorState, rollout, start
-
-MAX_ROWS = 64
-"""Rows of metrics one chunk can hold."""
-
-
-class Mean(Struct):
-    """A weighted sum on its way to being a mean; its value is NaN (written as null) where nothing was observed."""
-
-    total: Float[Leaf, "*batch"]
-    weight: Float[Leaf, "*batch"]
-
-
-class RunState(Struct):
-    """Everything a run is, between two updates: what a checkpoint holds. With `S` runs every leaf leads with `S`."""
-
-    train_state: TrainState
-    actor: ActorState  # [B, …]
-    key: Key[Leaf, "*batch"]
-    updates: Int[Leaf, "*batch"]  # rollouts learned from or rejected
-    window: dict[str, Mean]  # averages of the row of metrics under way
-
-    def with_hyper(self, hyper: PyTree) -> "RunState":
-        """Return the state with other traced hyper-parameters."""
-        return self.replace(train_state=self.train_state.replace(hyper=hyper))
-
-
-Learned: TypeAlias = tuple[TrainState, ActorState, dict[str, Mean]]
-
-
-class Rows(Struct):
-    """Metrics of one chunk, read by the host one chunk late."""
-
-    values: dict[str, Float[Leaf, "*rows"]]  # [MAX_ROWS] or [MAX_ROWS, S]
-    updates: Int[Leaf, "rows"]  # [MAX_ROWS] the update count each row was closed at
-    count: Int[Leaf, ""]  # rows written
-    updates_done: Int[Leaf, ""]  # update count at the end of the chunk
-    skipped_in_a_row: Int[Leaf, ""]  # the worst of the runs
 
 
 @dataclasses.dataclass(frozen=True)
-class SyncProgram:
-    """The fused program for one algorithm, one vector of worlds and one rollout length."""
+class OnPolicy:
+    """One algorithm, one vector of worlds and one rollout length; see `modes.fused.Trainer`."""
 
     algorithm: Algorithm
     vector_env: VectorEnv
     env_params: PyTree
     num_steps: int
-    updates_per_row: int
-    max_skipped_updates: int
-    num_runs: int | None = None  # S; None: a single run, without the axis
-    mesh: Mesh | None = None
 
-    def init(self, keys: Key[Array, "*runs"], hyper: PyTree) -> RunState:
-        """Start every run: parameters, episodes, counters at zero. The keys are consumed."""
-        one_run = self._init_one
-        make = one_run if self.num_runs is None else jax.vmap(one_run)
-        shardings = self.shardings(jax.eval_shape(make, keys, hyper))
-        return jax.jit(make, out_shardings=shardings)(keys, hyper)
+    def init(self, key: Key[Array, ""], hyper: PyTree) -> TrainState:
+        """Draw the parameters. The key is consumed."""
+        return self.algorithm.init(key, hyper)
 
-    def compile(self, state: RunState) -> Any:
-        """Compile the chunk program `(state, num_updates) -> (state, rows)`; the state passed to it is donated."""
-        shardings = self.shardings(state)
-        chunk = jax.jit(
-            self.run_chunk, donate_argnums=0, in_shardings=(shardings, None), out_shardings=(shardings, None)
-        )
-        return chunk.lower(state, jnp.zeros((), jnp.int32)).compile()
+    def start(self, key: Key[Array, ""]) -> ActorState:
+        """Begin `B` episodes. The key is consumed."""
+        return start(self.algorithm, self.vector_env, key, self.env_params)
 
-    def saved(self, state: PyTree) -> PyTree:
-        """What of a state goes into a checkpoint: all."""
-        return state
+    def learn(self, train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Learned:
+        """Roll out once and learn from it once. The key is consumed."""
+        return learn_once(self, train_state, actor, key, self.env_params)
 
-    def whole(self, saved: PyTree) -> PyTree:
-        """The state that goes on from what a checkpoint held."""
-        return saved
 
-    def shardings(self, state: PyTree) -> PyTree:
-        """Where each leaf lives: environments split over the devices of the mesh, all else on each of them."""
-        if self.mesh is None:
-            return None
-        axes = () if self.num_runs is None else (None,)
-        replicated = NamedSharding(self.mesh, PartitionSpec())
-        split = NamedSharding(self.mesh, PartitionSpec(*axes, "data"))
-        placed = jax.tree.map(lambda _: replicated, state)
-        return placed.replace(actor=jax.tree.map(lambda _: split, state.actor))
-
-    def run_chunk(self, state: RunState, num_updates: Int[Array, ""]) -> tuple[RunState, Rows]:
-        """Run up to `num_updates` updates, stopping early where too many in a row were rejected as not finite."""
-        update = self._update_one if self.num_runs is None else jax.vmap(self._update_one)
-        shape = (MAX_ROWS,) if self.num_runs is None else (MAX_ROWS, self.num_runs)
-        rows = Rows(
-            values={name: jnp.zeros(shape) for name in state.window}, updates=jnp.zeros(MAX_ROWS, jnp.int32),
-            count=jnp.zeros((), jnp.int32), updates_done=state.updates.max(),
-            skipped_in_a_row=state.train_state.skipped_in_a_row.max(),
-        )  # fmt: skip
-        last = rows.updates_done + num_updates
-
-        def step(loop: tuple[RunState, Rows]) -> tuple[RunState, Rows]:
-            state, rows = loop
-            state, closed = update(state)
-            return state, self._record(rows, state, closed)
-
-        def unfinished(loop: tuple[RunState, Rows]) -> Bool[Array, ""]:
-            rows = loop[1]
-            return (rows.updates_done < last) & (rows.skipped_in_a_row < self.max_skipped_updates)
-
-        return jax.lax.while_loop(unfinished, step, (state, rows))
-
-    def _init_one(self, key: Key[Array, ""], hyper: PyTree) -> RunState:
-        key_params, key_start, key_run = jax.random.split(key, 3)
-        train_state = self.algorithm.init(key_params, hyper)
-        actor = start(self.algorithm, self.vector_env, key_start, self.env_params)
-        metrics = jax.eval_shape(self._learn, train_state, actor, key_run)[2]
-        return RunState(
-            train_state=train_state, actor=actor, key=key_run, updates=jnp.zeros((), jnp.int32),
-            window=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics),
-        )  # fmt: skip
-
-    @functools.cached_property
-    def _learn(self) -> Callable[[TrainState, ActorState, Key[Array, ""]], Learned]:
-        """One rollout and one update.
-
-        Jitted, so that it is traced once for `init`, which needs the names of its metrics, and for the chunk: tracing
-        physics takes seconds.
-        """
-        return jax.jit(self._rollout_and_update)
-
-    def _rollout_and_update(self, train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Learned:
-        key_rollout, key_update = jax.random.split(key)
-        actor, trajectory, episodes = rollout(
-            self.algorithm, self.vector_env, train_state, actor, key_rollout, self.env_params, self.num_steps
-        )
-        learned, losses = self.algorithm.update(train_state, trajectory, key_update)
-        counted = (learned.skipped_in_a_row == 0).astype(jnp.float32)
-        metrics = {name: Mean(total=jnp.where(counted > 0, x, 0.0), weight=counted) for name, x in losses.items()}
-        metrics |= _rollout_metrics(train_state, trajectory, episodes)
-        metrics["Sync/SkippedUpdates"] = _observed(learned.skipped_updates)
-        return learned, actor, metrics
-
-    def _update_one(self, state: RunState) -> tuple[RunState, dict[str, Float[Array, ""]]]:
-        """Learn once; return the row's means so far and, where the row is complete, begin the next."""
-        key, key_learn = jax.random.split(state.key)
-        train_state, actor, metrics = self._learn(state.train_state, state.actor, key_learn)
-        updates = state.updates + 1
-        window = jax.tree.map(jnp.add, state.window, metrics)
-        means = {name: mean.total / mean.weight for name, mean in window.items()}  # 0/0 is NaN: nothing observed
-        complete = updates % self.updates_per_row == 0
-        window = jax.tree.map(lambda leaf: jnp.where(complete, 0.0, leaf), window)
-        return RunState(train_state=train_state, actor=actor, key=key, updates=updates, window=window), means
-
-    def _record(self, rows: Rows, state: RunState, means: dict[str, Array]) -> Rows:
-        """Write the means to the row under way, and move on where it is complete."""
-        done = state.updates.max()
-        complete = done % self.updates_per_row == 0
-        return Rows(
-            values={name: rows.values[name].at[rows.count].set(means[name], mode="drop") for name in rows.values},
-            updates=rows.updates.at[rows.count].set(done, mode="drop"),
-            count=rows.count + complete,
-            updates_done=done,
-            skipped_in_a_row=state.train_state.skipped_in_a_row.max(),
-        )
+def learn_once(
+    trainer: OnPolicy, train_state: TrainState, actor: ActorState, key: Key[Array, ""], env_params: PyTree
+) -> tuple[TrainState, ActorState, dict[str, Mean]]:
+    """Roll out once in worlds with these parameters and learn from it once. The key is consumed."""
+    key_rollout, key_update = jax.random.split(key)
+    actor, trajectory, episodes = rollout(
+        trainer.algorithm, trainer.vector_env, train_state, actor, key_rollout, env_params, trainer.num_steps
+    )
+    learned, losses = trainer.algorithm.update(train_state, trajectory, key_update)
+    counted = (learned.skipped_in_a_row == 0).astype(jnp.float32)
+    metrics = {name: Mean(total=jnp.where(counted > 0, x, 0.0), weight=counted) for name, x in losses.items()}
+    metrics |= _rollout_metrics(train_state, trajectory, episodes)
+    metrics["Sync/SkippedUpdates"] = observed(learned.skipped_updates)
+    return learned, actor, metrics
 
 
 def _rollout_metrics(behaviour: TrainState, trajectory: Trajectory, episodes: Episodes) -> dict[str, Mean]:
@@ -194,20 +63,11 @@ def _rollout_metrics(behaviour: TrainState, trajectory: Trajectory, episodes: Ep
     metrics = {
         "Charts/EpisodeReturn": Mean(total=(ended * episodes.episode_return).sum(), weight=ended.sum()),
         "Charts/EpisodeLength": Mean(total=(ended * episodes.episode_length).sum(), weight=ended.sum()),
-        "Charts/Episodes": _observed(ended.sum()),
-        "Charts/Reward": _observed(steps.reward.mean()),
-        "Sync/BatchSize": _observed(current.sum()),
-        "Sync/PolicyVersion": _observed(behaviour.policy_version),
+        "Charts/Episodes": observed(ended.sum()),
+        "Charts/Reward": observed(steps.reward.mean()),
+        "Sync/BatchSize": observed(current.sum()),
+        "Sync/PolicyVersion": observed(behaviour.policy_version),
     }
     for name, value in episodes.metrics.items():
         metrics[chart_name(name)] = Mean(total=jnp.where(episodes.ended, value, 0.0).sum(), weight=ended.sum())
     return metrics
-
-
-def chart_name(metric: str) -> str:
-    """Return what a world's metric is called in the rows: `final_distance` is `Charts/FinalDistance`."""
-    return "Charts/" + "".join(word.capitalize() for word in metric.split("_"))
-
-
-def _observed(value: Array) -> Mean:
-    return Mean(total=jnp.asarray(value, jnp.float32), weight=jnp.ones(()))

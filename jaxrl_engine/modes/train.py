@@ -20,11 +20,12 @@ from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluate import EpisodeResults
+from jaxrl_engine.modes.fused import FusedProgram, RunState
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
 from jaxrl_engine.modes.probe import split_times
 from jaxrl_engine.modes.record import skill_maps
 from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points, summarize
-from jaxrl_engine.modes.sync import RunState, SyncProgram
+from jaxrl_engine.modes.sync import OnPolicy
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.config import config_to_dict, differences, load_config
 from jaxrl_engine.runtime.devices import CompileClock, data_mesh, environment_record, peak_memory_bytes
@@ -77,7 +78,7 @@ class Evaluator:
         return self._compiled(train_state, self.built.evaluation_keys(updates), jnp.asarray(uniform))
 
 
-def make_program(built: Build, num_devices: int = 1) -> SyncProgram | AsyncProgram:
+def make_program(built: Build, num_devices: int = 1) -> FusedProgram[Any] | AsyncProgram:
     """The program of a build; the sync mode's environments are split over `num_devices` devices (0: all there are).
 
     Raises:
@@ -91,11 +92,9 @@ def make_program(built: Build, num_devices: int = 1) -> SyncProgram | AsyncProgr
     if built.config.num_envs % mesh.size:
         raise UserError(f"num_envs must be a multiple of the {mesh.size} devices, not {built.config.num_envs}")
     assert isinstance(built.algorithm, Algorithm)  # the configuration admits no other with mode sync
-    return SyncProgram(
-        algorithm=built.algorithm,
-        vector_env=built.training_env,
-        env_params=built.env_params,
-        num_steps=built.config.num_steps,
+    trainer = OnPolicy(built.algorithm, built.training_env, built.env_params, built.config.num_steps)
+    return FusedProgram(
+        trainer=trainer,
         updates_per_row=built.config.updates_per_row,
         max_skipped_updates=built.config.max_skipped_updates,
         num_runs=built.num_runs,
@@ -138,7 +137,7 @@ def train(
 
 def _train(
     built: Build,
-    program: SyncProgram | AsyncProgram,
+    program: FusedProgram[Any] | AsyncProgram,
     run: RunDirectory,
     signals: StopSignals,
     clock: CompileClock,
@@ -201,7 +200,7 @@ def _draw_skills(built: Build, outcome: Outcome, path: Path, progress: Progress)
 
 
 def _first_state(
-    built: Build, program: SyncProgram | AsyncProgram, store: CheckpointStore, resuming: bool
+    built: Build, program: FusedProgram[Any] | AsyncProgram, store: CheckpointStore, resuming: bool
 ) -> tuple[RunState | AsyncState, int]:
     """Begin, or go on from the newest checkpoint; killed before its first one, a run begins again."""
     if not resuming or not store.steps():
@@ -212,7 +211,7 @@ def _first_state(
     return jax.device_put(state, program.shardings(abstract)), int(restored.metadata["updates"])
 
 
-def _compile(built: Build, program: SyncProgram | AsyncProgram, state: Any) -> tuple[Any, Evaluator]:
+def _compile(built: Build, program: FusedProgram[Any] | AsyncProgram, state: Any) -> tuple[Any, Evaluator]:
     """Compile training and evaluation side by side: XLA does not hold the interpreter while it works."""
     evaluator = Evaluator(built, state.train_state)
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -222,7 +221,7 @@ def _compile(built: Build, program: SyncProgram | AsyncProgram, state: Any) -> t
     return chunk, evaluator
 
 
-def _end_actors(program: SyncProgram | AsyncProgram, progress: Progress) -> None:
+def _end_actors(program: FusedProgram[Any] | AsyncProgram, progress: Progress) -> None:
     """Let the actors of the async mode end, and say which did not."""
     if isinstance(program, AsyncProgram):
         for name in program.close():

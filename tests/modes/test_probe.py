@@ -7,18 +7,17 @@ from jaxrl_engine.algos.ppo import PPO
 from jaxrl_engine.algos.ppo_types import make_hyper
 from jaxrl_engine.core.config import NetworkConfig, PPOConfig
 from jaxrl_engine.envs.vector import VectorEnv
+from jaxrl_engine.modes.fused import FusedProgram
 from jaxrl_engine.modes.probe import split_times
-from jaxrl_engine.modes.sync import SyncProgram
+from jaxrl_engine.modes.sync import OnPolicy
 
 
 def timed(world, num_epochs: int, num_runs: int | None = None) -> tuple[dict[str, float], bool]:
     """The probe's answer, and whether the state is as it was."""
     config = PPOConfig(num_epochs=num_epochs)
-    program = SyncProgram(
-        algorithm=PPO(spec=world.spec, config=config, network=NetworkConfig(hidden_sizes=(64, 64))),
-        vector_env=VectorEnv(world, 16), env_params=(), num_steps=16, updates_per_row=1, max_skipped_updates=4,
-        num_runs=num_runs,
-    )  # fmt: skip
+    algorithm = PPO(spec=world.spec, config=config, network=NetworkConfig(hidden_sizes=(64, 64)))
+    trainer = OnPolicy(algorithm, VectorEnv(world, 16), (), 16)
+    program = FusedProgram(trainer=trainer, updates_per_row=1, max_skipped_updates=4, num_runs=num_runs)
     hyper = make_hyper(config, 1000)
     keys = jax.random.key(0) if num_runs is None else jax.random.split(jax.random.key(0), num_runs)
     state = program.init(keys, hyper if num_runs is None else jax.tree.map(lambda x: np.stack([x] * num_runs), hyper))

@@ -16,19 +16,22 @@ from jaxrl_engine.algos.ppo import PPO
 from jaxrl_engine.algos.ppo_types import make_hyper
 from jaxrl_engine.core.config import NetworkConfig, PPOConfig
 from jaxrl_engine.envs.vector import VectorEnv
-from jaxrl_engine.modes.sync import SyncProgram
+from jaxrl_engine.modes.fused import FusedProgram
+from jaxrl_engine.modes.sync import OnPolicy
 from jaxrl_engine.runtime.devices import CompileClock
 
 CONFIG = PPOConfig(num_minibatches=2, num_epochs=2, normalize_rewards=True)
 
 
-def make(world, num_envs=4, num_steps=6, num_runs=None, updates_per_row=1, **ppo) -> SyncProgram:
+def make(world, num_envs=4, num_steps=6, num_runs=None, updates_per_row=1, **ppo) -> FusedProgram:
     network = NetworkConfig(hidden_sizes=(8,))
-    return SyncProgram(
-        algorithm=PPO(spec=world.spec, config=dataclasses.replace(CONFIG, **ppo), network=network),
-        vector_env=VectorEnv(world, num_envs), env_params=(), num_steps=num_steps, updates_per_row=updates_per_row,
-        max_skipped_updates=4, num_runs=num_runs,
-    )  # fmt: skip
+    algorithm = PPO(spec=world.spec, config=dataclasses.replace(CONFIG, **ppo), network=network)
+    return FusedProgram(
+        trainer=OnPolicy(algorithm, VectorEnv(world, num_envs), (), num_steps),
+        updates_per_row=updates_per_row,
+        max_skipped_updates=4,
+        num_runs=num_runs,
+    )
 
 
 def begin(program, seed=0, learning_rate=3e-3):

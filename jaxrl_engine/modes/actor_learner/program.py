@@ -33,7 +33,7 @@ from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
 from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
 from jaxrl_engine.modes.build import Build
-from jaxrl_engine.modes.sync import Mean, Rows
+from jaxrl_engine.modes.fused import Mean, Rows
 from jaxrl_engine.runtime.errors import RunError, one_line
 
 STARTS = 2**31 - 1

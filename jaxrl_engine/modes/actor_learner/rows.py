@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_engine.modes.sync import MAX_ROWS, Mean, Rows
+from jaxrl_engine.modes.fused import MAX_ROWS, Mean, Rows
 
 MAXIMA = ("Async/LagMax",)
 """Metrics of which a row tells the largest value instead of the mean."""

@@ -16,7 +16,7 @@ from jaxrl_engine.envs.vector import Episodes
 from jaxrl_engine.modes.actor_learner.actors import POLL_SECONDS, Message, Supervisor
 from jaxrl_engine.modes.actor_learner.collector import Collected, Collector
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
-from jaxrl_engine.modes.sync import chart_name
+from jaxrl_engine.modes.fused import chart_name
 
 
 class Lockstep(Struct):
