@@ -12,6 +12,7 @@ from jaxrl_engine.core.algo_config import MAPPOConfig, MATConfig, PPOConfig
 from jaxrl_engine.core.async_config import ActorsConfig, ImpactConfig
 from jaxrl_engine.core.checks import require, require_positive_int, require_range
 from jaxrl_engine.core.hmasd_config import HMASDConfig
+from jaxrl_engine.core.qd_config import MapElitesConfig
 
 __all__ = [
     "ActorsConfig",
@@ -21,6 +22,7 @@ __all__ = [
     "EvaluationConfig",
     "HMASDConfig",
     "ImpactConfig",
+    "MapElitesConfig",
     "LoggingConfig",
     "MAPPOConfig",
     "MATConfig",
@@ -139,9 +141,9 @@ class LoggingConfig:
 class Config:
     """A run. Everything that can change its result is here."""
 
-    mode: Literal["sync", "async"] = "sync"
+    mode: Literal["sync", "async", "map-elites"] = "sync"
     """sync: rollout and update fused in one compiled program. async: threads collect while the learner learns, from
-    what comes and from replay."""
+    what comes and from replay. map-elites: bodies evolve while one policy learns to move them all."""
     env: str = "reacher"
     """The world, e.g. reacher, alice_and_bob, gymnax:<id>, brax:<id>; python -m jaxrl_engine.envs lists them."""
     env_params: dict[str, EnvValue] = dataclasses.field(default_factory=dict)
@@ -169,6 +171,7 @@ class Config:
     hmasd: HMASDConfig = HMASDConfig()
     impact: ImpactConfig = ImpactConfig()
     actors: ActorsConfig = ActorsConfig()
+    qd: MapElitesConfig = MapElitesConfig()
     network: NetworkConfig = NetworkConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -185,6 +188,8 @@ class Config:
         require((self.algo == "impact") == is_async, "algo", "impact with mode async, and only there", self.algo)
         if is_async:
             self._check_async()
+        if self.mode == "map-elites":
+            self._check_map_elites()
         self._check_minibatches()
 
     def _check_async(self) -> None:
@@ -204,12 +209,23 @@ class Config:
         allowed = f"a multiple of num_steps = {steps} whose new part is one of {unit}, the steps of one actor's rollout"
         require(whole, "impact.batch_size", allowed, impact.batch_size)
 
+    def _check_map_elites(self) -> None:
+        """One policy sees all bodies, by networks that know which links there are."""
+        require(self.algo == "ppo", "algo", "ppo with mode map-elites", self.algo)
+        sees_bodies = self.network.torso.startswith("body-")
+        allowed = "body-mlp, body-set or body-transformer with mode map-elites"
+        require(sees_bodies, "network.torso", allowed, self.network.torso)
+        apart = self.logging.split_times
+        require(not apart, "logging.split_times", "false with mode map-elites, which also evaluates", apart)
+
     def _check_minibatches(self) -> None:
         """Memory is replayed in order: with it whole environments are drawn, or by hmasd chunks of their steps."""
         parts = self.ppo.num_minibatches * self.ppo.accumulate_gradients
         unit, divisible = "num_envs × num_steps", self.samples_per_update
         if self.mode == "async":
             unit, divisible = "impact.batch_size", self.impact.batch_size
+        elif self.mode == "map-elites":
+            divisible = self.num_envs * self.num_steps
         elif self.algo == "hmasd":
             unit, divisible = unit + " / hmasd.chunk_length", self.samples_per_update // self.hmasd.chunk_length
         elif self.network.recurrent != "none":
@@ -219,9 +235,11 @@ class Config:
 
     @property
     def samples_per_update(self) -> int:
-        """Environment steps that are new in an update."""
+        """Environment steps that are new in an update, or in a generation; those of evaluations are not counted."""
         if self.mode == "async":
             return self.new_chunks * self.num_steps
+        if self.mode == "map-elites":
+            return self.num_envs * self.num_steps * self.qd.updates_per_generation
         return self.num_envs * self.num_steps
 
     @property
@@ -231,7 +249,18 @@ class Config:
 
     @property
     def num_updates(self) -> int:
+        """Updates of the run: in the mode map-elites generations, each with several updates of the policy."""
         return -(-self.total_steps // self.samples_per_update)
+
+    @property
+    def policy_updates(self) -> int:
+        """Updates of the policy over the run."""
+        return self.num_updates * (self.qd.updates_per_generation if self.mode == "map-elites" else 1)
+
+    @property
+    def warm_up_generations(self) -> int:
+        """Map-elites: generations on random bodies, before any is judged; at least one follows."""
+        return min(round(self.num_updates * self.qd.warm_up), self.num_updates - 1)
 
     @property
     def updates_per_row(self) -> int:

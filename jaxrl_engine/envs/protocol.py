@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jaxrl_engine.core.scene import Scene
 from jaxrl_engine.core.types import EnvSpec, TimeStep
@@ -39,3 +39,17 @@ class Pictured(Protocol[Shown, Params]):
 
     def scene(self, state: Shown, params: Params) -> Scene:
         """Return the picture of a state; its number of shapes is the world's, whatever the state."""
+
+
+@runtime_checkable
+class Embodied(Environment[State, Params], Protocol[State, Params]):
+    """A world whose parameters are the body of a serial arm, of up to as many links as it has slots."""
+
+    def embody(
+        self,
+        lengths: Float[Array, "links"],
+        mask: Bool[Array, "links"],
+        thickness: Float[Array, ""],
+        gear: Float[Array, ""],
+    ) -> Any:
+        """Return the parameters for links of these lengths (m), so thick and so geared against the family's."""

@@ -18,12 +18,12 @@ from jaxrl_engine.algos.ppo_types import make_hyper
 from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.core.types import EnvSpec, PyTree, TimeStep, TrainState
+from jaxrl_engine.core.types import EnvSpec, PyTree, TrainState
 from jaxrl_engine.envs.host.registry import is_host_world
 from jaxrl_engine.envs.protocol import Environment
 from jaxrl_engine.envs.registry import make_env
 from jaxrl_engine.envs.vector import VectorEnv
-from jaxrl_engine.modes.evaluate import EpisodeResults, Policy, evaluate, greedy_policy, uniform_action
+from jaxrl_engine.modes.evaluate import EpisodeResults, evaluate, greedy_policy, mixed_policy
 from jaxrl_engine.runtime.config import sweep_settings
 
 EVALUATION_STREAM = 1
@@ -39,7 +39,7 @@ class Recipe:
 
 
 def _ppo_hyper(config: Config, changes: Mapping[str, float]) -> PyTree:
-    return make_hyper(config.ppo, config.num_updates, changes)
+    return make_hyper(config.ppo, config.policy_updates, changes)
 
 
 RECIPES = {
@@ -108,7 +108,7 @@ class Build:
         limit = min(self.env.spec.time_limit or self.config.evaluation.max_steps, self.config.evaluation.max_steps)
 
         def one_run(train_state: TrainState, key: Key[Array, ""], uniform: Bool[Array, ""]) -> EpisodeResults:
-            policy = _mixed_policy(self, greedy_policy(self.algorithm, train_state), uniform)
+            policy = mixed_policy(self.env.spec.action, greedy_policy(self.algorithm, train_state), uniform)
             carry = self.algorithm.initial_carry(episodes)
             return evaluate(policy, carry, vector_env, key, self.env_params, limit)
 
@@ -147,14 +147,3 @@ def _make_env(config: Config) -> tuple[Environment[Any, Any], PyTree]:
         raise UserError(f"env: {config.env} is stepped from Python, which only --mode async does")
     host = importlib.import_module("jaxrl_engine.envs.host.environment")
     return host.host_environment(config.env, config.env_params), ()
-
-
-def _mixed_policy(built: Build, greedy: Policy, uniform: Bool[Array, ""]) -> Policy:
-    space = built.env.spec.action
-
-    def policy(carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]:
-        key_greedy, key_uniform = jax.random.split(key)
-        action, carry = greedy(carry, timestep, key_greedy)
-        return jnp.where(uniform, uniform_action(space, timestep, key_uniform).astype(action.dtype), action), carry
-
-    return policy

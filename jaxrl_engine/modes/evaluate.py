@@ -11,7 +11,7 @@ from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree, TimeStep, TrainState
-from jaxrl_engine.envs.vector import VectorEnv
+from jaxrl_engine.envs.vector import VectorEnv, VectorState
 
 
 @runtime_checkable
@@ -46,6 +46,17 @@ def greedy_policy(algorithm: Acting, train_state: TrainState) -> Policy:
     def policy(carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]:
         decision, carry = algorithm.act(train_state, carry, timestep, None)
         return decision.env_action, carry
+
+    return policy
+
+
+def mixed_policy(space: ActionSpace, greedy: Policy, uniform: Bool[Array, ""]) -> Policy:
+    """A policy, or the uniformly random one where `uniform` is true: both share one program."""
+
+    def policy(carry: PyTree, timestep: TimeStep, key: Key[Array, ""]) -> tuple[Array, PyTree]:
+        key_greedy, key_uniform = jax.random.split(key)
+        action, carry = greedy(carry, timestep, key_greedy)
+        return jnp.where(uniform, uniform_action(space, timestep, key_uniform).astype(action.dtype), action), carry
 
     return policy
 
@@ -113,20 +124,33 @@ def evaluate(
     env_params: PyTree,
     max_steps: int,
 ) -> EpisodeResults:
-    """Run one episode in each of the `B` environments, stopping as soon as the last has ended.
+    """Run one fresh episode in each of the `B` environments; see `play_out`. The key is consumed."""
+    key_reset, key_play = jax.random.split(key)
+    begin = vector_env.reset(key_reset, env_params)
+    return play_out(policy, carry, vector_env, begin, key_play, env_params, max_steps)
+
+
+def play_out(
+    policy: Policy,
+    carry: PyTree,
+    vector_env: VectorEnv,
+    begin: VectorState,
+    key: Key[Array, ""],
+    env_params: PyTree,
+    max_steps: int,
+) -> EpisodeResults:
+    """Run each of the `B` episodes that `begin` to its end, stopping as soon as the last has ended.
 
     `carry` is the policy's memory `[B, …]` at the start of an episode; no episode runs longer than `max_steps`. The
     key is consumed.
     """
-    key_reset, key_loop = jax.random.split(key)
-    begin = vector_env.reset(key_reset, env_params)
     num_envs = vector_env.num_envs
     results = EpisodeResults(
         episode_return=begin.episode_return, episode_length=begin.episode_length, cut=jnp.ones(num_envs, bool),
         metrics=begin.timestep.metrics,
     )  # fmt: skip
     loop = _Loop(
-        step=jnp.zeros((), jnp.int32), key=key_loop, env=begin.env, timestep=begin.timestep, carry=carry,
+        step=jnp.zeros((), jnp.int32), key=key, env=begin.env, timestep=begin.timestep, carry=carry,
         done=jnp.zeros(num_envs, bool), results=results,
     )  # fmt: skip
     step_all = jax.vmap(vector_env.env.step, in_axes=(0, 0, 0, vector_env.params_axis))

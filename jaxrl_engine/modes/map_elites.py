@@ -1,0 +1,202 @@
+"""The map-elites mode: bodies evolve while one policy learns to move them all.
+
+One update of the fused program is a generation,
+
+    bodies to train on (elites, offspring, random)
+    → rollouts and updates of the shared policy
+    → every elite evaluated anew under the policy as it now is
+    → offspring evaluated under the same policy on the same targets → inserted where they are better
+
+so that what competes was always measured alike, and the repertoire never shows what an earlier policy could do. Until
+the warm-up is over the policy learns on random bodies alone: begun together, bodies that are easy to move at first
+crowd out the rest. Source: Mouret & Clune 2015, arXiv:1504.04909, with the elites re-evaluated.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxrl_engine.core.config import MapElitesConfig
+from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.core.types import Leaf, PyTree, TrainState
+from jaxrl_engine.envs.protocol import Embodied
+from jaxrl_engine.modes.fused import Learned, Mean, observed
+from jaxrl_engine.modes.judge import judge
+from jaxrl_engine.modes.rollout import ActorState, start
+from jaxrl_engine.modes.sync import OnPolicy, learn_once
+from jaxrl_engine.qd import repertoire as archive
+from jaxrl_engine.qd.arms import Arms, Bounds, random_arms
+from jaxrl_engine.qd.repertoire import Candidates, Repertoire
+from jaxrl_engine.qd.variation import Variation, offspring
+
+FLOOR = -1.0
+"""Fitness of an elite that could not be measured; the least a body can have is a little below 0."""
+SNAPSHOTS = 64
+"""Pictures of the repertoire kept over a run, evenly spaced."""
+
+
+class History(Struct):
+    """How the repertoire looked, for the film of its evolution."""
+
+    fitness: Float[Leaf, "*batch frames N"]  # under the policy of that time; -inf: empty
+    generation: Int[Leaf, "*batch frames"]  # -1: not taken yet
+
+
+class Population(Struct):
+    """What the mode keeps beside the learner."""
+
+    worlds: ActorState  # [B, …]
+    repertoire: Repertoire  # [N, …]
+    targets: Key[Leaf, "*batch"]  # where targets and starts of every evaluation come from, the same for all bodies
+    generation: Int[Leaf, "*batch"]
+    evaluation_steps: Float[Leaf, "*batch"]  # environment steps of evaluations so far
+    history: History
+
+
+@dataclasses.dataclass(frozen=True)
+class Evolution:
+    """Generations of bodies under one learning policy; see `modes.fused.Trainer`."""
+
+    practice: OnPolicy  # how the policy learns; its worlds have a body each
+    env: Embodied
+    config: MapElitesConfig
+    bounds: Bounds
+    cells: PyTree  # a division of descriptor space
+    feasible: Bool[np.ndarray, "N"]  # which cells a body can be in
+    measure: tuple[str, ...]  # descriptors that only an evaluation can tell
+    warm_up: int  # generations
+    generations: int
+
+    def init(self, key: Key[Array, ""], hyper: PyTree) -> TrainState:
+        """Draw the policy's parameters. The key is consumed."""
+        return self.practice.init(key, hyper)
+
+    def start(self, key: Key[Array, ""]) -> Population:
+        """Begin with random bodies and an empty repertoire. The key is consumed."""
+        key_arms, key_worlds, key_targets = jax.random.split(key, 3)
+        arms = random_arms(key_arms, self.bounds, self.practice.vector_env.num_envs)
+        practice = self.practice
+        worlds = start(practice.algorithm, practice.vector_env, key_worlds, embody(self.env, arms))
+        frames = min(SNAPSHOTS, self.generations)
+        return Population(
+            worlds=worlds, repertoire=archive.empty(self.cells, jax.tree.map(lambda leaf: leaf[0], arms)),
+            targets=key_targets, generation=jnp.zeros((), jnp.int32), evaluation_steps=jnp.zeros(()),
+            history=History(
+                fitness=jnp.full((frames, self.cells.num_cells), -jnp.inf),
+                generation=jnp.full((frames,), -1, jnp.int32),
+            ),
+        )  # fmt: skip
+
+    def learn(self, train_state: TrainState, actor: Population, key: Key[Array, ""]) -> Learned:
+        """Run one generation. The key is consumed."""
+        key_children, key_random, key_elites, key_train, key_initial = jax.random.split(key, 5)
+        children = offspring(
+            key_children, actor.repertoire, self._variation, self.bounds, self.config.num_offspring
+        )
+        warm = actor.generation < self.warm_up
+        arms = self._training_bodies(actor.repertoire, children, warm, key_random, key_elites)
+        train_state, worlds, metrics = self._train(train_state, actor.worlds, embody(self.env, arms), warm, key_train)
+        repertoire, steps = jax.lax.cond(
+            warm,
+            lambda: (actor.repertoire, jnp.zeros(())),
+            lambda: self._evolve(train_state, actor, children, key_initial),
+        )
+        after = actor.replace(
+            worlds=worlds, repertoire=repertoire, generation=actor.generation + 1,
+            evaluation_steps=actor.evaluation_steps + steps,
+            history=self._remember(actor.history, actor.generation, repertoire),
+        )  # fmt: skip
+        return train_state, after, metrics | self._describe(after)
+
+    # --- how -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _variation(self) -> Variation:
+        qd = self.config
+        return Variation(
+            iso_sigma=qd.iso_sigma, line_sigma=qd.line_sigma, p_links=qd.link_rate, immigrants=qd.immigrants
+        )
+
+    def _training_bodies(
+        self,
+        repertoire: Repertoire,
+        children: Arms,
+        warm: Bool[Array, ""],
+        key_random: Key[Array, ""],
+        key_elites: Key[Array, ""],
+    ) -> Arms:
+        """`B` bodies: elites, offspring and random ones in their shares; random ones alone during the warm-up."""
+        count = self.practice.vector_env.num_envs
+        num_elites, num_children = round(self.config.elites * count), round(self.config.offspring * count)
+        fresh = random_arms(key_random, self.bounds, count)
+        elites, _ = archive.select(repertoire, key_elites, num_elites)
+        row = jnp.arange(num_children) % self.config.num_offspring
+        rest = num_elites + num_children
+
+        def mix(random: Array, elite: Array, child: Array) -> Array:
+            mixed = jnp.concatenate([elite, child[row], random[rest:]])
+            alone = warm | ~repertoire.occupied.any()
+            return jnp.where(alone, random, mixed)
+
+        return jax.tree.map(mix, fresh, elites, children)
+
+    def _train(
+        self, train_state: TrainState, worlds: ActorState, bodies: PyTree, warm: Bool[Array, ""], key: Key[Array, ""]
+    ) -> tuple[TrainState, ActorState, dict[str, Mean]]:
+        """Several updates of the policy. A world takes its new body when its episode ends."""
+        keys = jax.random.split(key, self.config.updates_per_generation)
+
+        def update(carry: tuple[TrainState, ActorState], key: Key[Array, ""]) -> tuple[tuple, dict[str, Mean]]:
+            learned, worlds, metrics = learn_once(self.practice, *carry, key, bodies)
+            if not self.config.learn_after_warm_up:
+                learned = jax.tree.map(lambda new, old: jnp.where(warm, new, old), learned, carry[0])
+            return (learned, worlds), metrics
+
+        (train_state, worlds), metrics = jax.lax.scan(update, (train_state, worlds), keys)
+        return train_state, worlds, jax.tree.map(lambda leaf: leaf.sum(axis=0), metrics)
+
+    def _evolve(
+        self, train_state: TrainState, actor: Population, children: Arms, key: Key[Array, ""]
+    ) -> tuple[Repertoire, Float[Array, ""]]:
+        """Refresh the repertoire, then let the offspring compete; returns the environment steps this took, too."""
+        repertoire = actor.repertoire
+        steps = jnp.zeros(())
+        if self.config.refresh:
+            fitness, _, spent = self._measure(train_state, actor.targets, repertoire.genotypes)
+            repertoire = archive.refresh(repertoire, fitness, train_state.policy_version, FLOOR)
+            steps = steps + spent
+
+        def judged(repertoire: Repertoire, arms: Arms) -> tuple[Repertoire, Float[Array, ""]]:
+            fitness, descriptors, spent = self._measure(train_state, actor.targets, arms)
+            candidates = Candidates(
+                genotypes=arms, fitness=fitness, descriptors=descriptors,
+                policy_version=jnp.broadcast_to(train_state.policy_version, fitness.shape),
+            )  # fmt: skip
+            return archive.insert(repertoire, candidates, actor.generation)[0], spent
+
+        def begun() -> tuple[Repertoire, Float[Array, ""]]:
+            return judged(repertoire, random_arms(key, self.bounds, self.config.num_initial))
+
+        repertoire, spent = jax.lax.cond(
+            actor.generation == self.warm_up, begun, lambda: (repertoire, jnp.zeros(()))
+        )
+        repertoire, more = judged(repertoire, children)
+        return repertoire, steps + spent + more
+
+    def _measure(
+        self, train_state: TrainState, targets: Key[Array, ""], arms: Arms
+    ) -> tuple[Float[Array, "n"], Float[Array, "n D"], Float[Array, ""]]:
+        """Fitness and descriptors of bodies under the policy, and the environment steps it took to tell.
+
+        Fitness is the success rate on the targets, minus less than half a success's worth of the final distance, which
+        decides between equals.
+        """
+        results = judge(self.practice.algorithm, train_state, self.env, targets, embody(self.env, arms), self.config.num_targets)
+        success, distance = (results.metrics[name].mean(axis=1) for name in ("success", "final_distance"))
+        half = 0.5 / self.config.num_targets
+        fitness = success - half * distance / (1.0 + distance)
+        told = {name: results.metrics[name].mean(axis=1) for name in self.measure}
+        return fitness, describe(self.config.descriptors, arms, told), results.episode_length.sum().astype(jnp.float32)
