@@ -1,0 +1,1 @@
+"""Quality-diversity: cells, a repertoire that knows how old its measurements are, arms as genotypes, variation."""

@@ -1,0 +1,117 @@
+"""How offspring differ from their parents: iso+line on the continuous genes, a link more or less, and immigrants."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxrl_engine.core.checks import require_range
+from jaxrl_engine.qd.arms import Arms, Bounds, between, random_arms
+from jaxrl_engine.qd.repertoire import Repertoire, select
+
+
+@dataclasses.dataclass(frozen=True)
+class Variation:
+    """Settings of variation.
+
+    `iso_sigma` is a share of a gene's range (for lengths max_length − min_length), `line_sigma` one of the parents'
+    difference; with `line_sigma` 0 variation is Gaussian and has one parent. `p_links` is the probability that a link is
+    added (half of it) or removed (the other half). `immigrants` is the share of offspring without parents: uniform arms,
+    against collapse.
+
+    Raises:
+        ValueError: a sigma is negative or above 1, or a share is outside [0, 1]; the message names the field.
+    """
+
+    iso_sigma: float = 0.02
+    line_sigma: float = 0.2
+    p_links: float = 0.2
+    immigrants: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_range(self, "", 0.0, 1.0, "iso_sigma", "line_sigma", "p_links", "immigrants")
+
+
+def iso_line(
+    key: PRNGKeyArray,
+    a: Float[Array, "*batch D"],
+    b: Float[Array, "*batch D"],
+    iso_sigma: float,
+    line_sigma: float,
+) -> Float[Array, "*batch D"]:
+    """Return a + iso_sigma ε + line_sigma ε_0 (b − a) with ε of D standard normal numbers and ε_0 of one, per vector.
+
+    With `line_sigma` 0 this is plain Gaussian mutation of `a`. Source: Vassiliades and Mouret 2018 (arXiv:1804.03906),
+    equation 2.
+    """
+    noise = jax.random.normal(key, (*a.shape[:-1], a.shape[-1] + 1))  # one draw for the batch: a key each costs more
+    return along_line(noise, a, b, iso_sigma, line_sigma)
+
+
+def along_line(
+    noise: Float[Array, "*batch D+1"],
+    a: Float[Array, "*batch D"],
+    b: Float[Array, "*batch D"],
+    iso_sigma: float,
+    line_sigma: float,
+) -> Float[Array, "*batch D"]:
+    """`iso_line` of numbers drawn before: the last one of every row is that of the line."""
+    return a + iso_sigma * noise[..., :-1] + line_sigma * noise[..., -1:] * (b - a)
+
+
+def vary(key: PRNGKeyArray, parents_a: Arms, parents_b: Arms, settings: Variation, bounds: Bounds) -> Arms:
+    """Return one child for each pair of parents: genes by iso+line, clipped to the bounds; links those of a, ± 1.
+
+    All slots vary, silent ones too, each gene as its share of its range. A link is added or removed at the tip, so that
+    the child's number of links differs by one at most; where the bounds forbid it, it stays.
+    """
+    genes_key, links_key = jax.random.split(key)
+    genes = iso_line(genes_key, _genes(parents_a, bounds), _genes(parents_b, bounds), *_sigmas(settings))
+    draw = jax.random.uniform(links_key, jnp.shape(parents_a.count))
+    change = (draw < 0.5 * settings.p_links).astype(jnp.int32) - (draw >= 1.0 - 0.5 * settings.p_links)
+    return Arms(
+        lengths=between(genes[..., :-2], (bounds.min_length, bounds.max_length)),
+        count=jnp.clip(parents_a.count + change, bounds.min_links, bounds.max_links),
+        thickness=between(genes[..., -2], bounds.thickness),
+        gear=between(genes[..., -1], bounds.gear),
+    )
+
+
+def _sigmas(settings: Variation) -> tuple[float, float]:
+    return settings.iso_sigma, settings.line_sigma
+
+
+def _genes(arms: Arms, bounds: Bounds) -> Float[Array, "*batch genes"]:
+    """The continuous genes as shares of their ranges; 0 where a range is one number."""
+
+    def share(values: Array, limits: tuple[float, float]) -> Array:
+        low, high = limits
+        return (values - low) / (high - low if high > low else 1.0)
+
+    lengths = share(arms.lengths, (bounds.min_length, bounds.max_length))
+    others = jnp.stack([share(arms.thickness, bounds.thickness), share(arms.gear, bounds.gear)], axis=-1)
+    return jnp.concatenate([lengths, others], axis=-1)
+
+
+def offspring(key: PRNGKeyArray, repertoire: Repertoire, settings: Variation, bounds: Bounds, count: int) -> Arms:
+    """Return arms `[count]`: children of uniformly drawn elites, and at the end round(immigrants × count) uniform arms.
+
+    Without any elite all are uniform arms. The repertoire's genotypes are `Arms` of `max_links` slots.
+    """
+    parents_key, vary_key, immigrants_key = jax.random.split(key, 3)
+    parents, _ = select(repertoire, parents_key, 2 * count)
+    first, second = (jax.tree.map(lambda leaf, half=half: leaf[half], parents) for half in _halves(count))
+    children = vary(vary_key, first, second, settings, bounds)
+    immigrants = random_arms(immigrants_key, bounds, count)
+    born = jnp.arange(count) < count - round(settings.immigrants * count)
+    is_child = born & jnp.any(repertoire.occupied)
+
+    def choose(child: Array, immigrant: Array) -> Array:
+        return jnp.where(is_child.reshape((count,) + (1,) * (child.ndim - 1)), child, immigrant)
+
+    return jax.tree.map(choose, children, immigrants)
+
+
+def _halves(count: int) -> tuple[slice, slice]:
+    return slice(count), slice(count, 2 * count)
