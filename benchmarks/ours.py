@@ -14,9 +14,9 @@ from jaxrl_engine.envs.vector import Fresh, VectorState
 from jaxrl_engine.modes.build import Build, build as build_objects
 from jaxrl_engine.modes.evaluate import uniform_action
 from jaxrl_engine.modes.fused import FusedProgram, RunState
+from jaxrl_engine.modes.programs import make_program
 from jaxrl_engine.modes.rollout import rollout
 from jaxrl_engine.modes.sync import OnPolicy
-from jaxrl_engine.modes.train import make_program
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "gymnax", "brax")
 ADAPTERS = {"cartpole": "jaxrl_engine.envs.gymnax_adapter", "reacher": "jaxrl_engine.envs.brax_adapter"}

@@ -28,6 +28,10 @@ class Options:
     """Which of several seeds or settings (default: the one that evaluated best)."""
     step: int | None = None
     """Environment step of the checkpoint (default: the one that evaluated best)."""
+    elite: str | None = None
+    """Map-elites: whose body, best or the number of a cell of the repertoire (default: best)."""
+    export_mjcf: Path | None = None
+    """Map-elites: where to write the elite's body as an MJCF document."""
     gif: Path | None = None
     """Where to write the moving picture (default: play.gif in the run's directory; only worlds that can be drawn)."""
     screens: int = 9
@@ -74,11 +78,16 @@ def _play(run_dir: Path, arguments: Options) -> int:
 
     configure_platform(arguments.platform, 1)
     enable_compile_cache()
+    from jaxrl_engine.modes.map_elites.export import describe_body, export_mjcf
     from jaxrl_engine.modes.policy import load_policy
     from jaxrl_engine.modes.record import film
     from jaxrl_engine.runtime.drawing import save_gif
 
-    policy = load_policy(run_dir, run=arguments.run, step=arguments.step)
+    policy = load_policy(run_dir, run=arguments.run, step=arguments.step, elite=arguments.elite)
+    if policy.elite is not None:
+        print(f"elite {policy.elite}: {describe_body(policy.built.env_params)}")
+    if arguments.export_mjcf is not None:
+        export_mjcf(policy, arguments.export_mjcf)
     print(f"{policy.built.config.env}: the policy after {policy.env_steps} steps, {arguments.episodes} fresh episodes")
     greedy = policy.evaluate(arguments.episodes, seed=arguments.seed)
     print(

@@ -20,7 +20,7 @@ from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import EnvSpec, PyTree, TrainState
 from jaxrl_engine.envs.host.registry import is_host_world
-from jaxrl_engine.envs.protocol import Environment
+from jaxrl_engine.envs.protocol import Embodied, Environment
 from jaxrl_engine.envs.registry import make_env
 from jaxrl_engine.envs.vector import VectorEnv
 from jaxrl_engine.modes.evaluate import EpisodeResults, evaluate, greedy_policy, mixed_policy
@@ -141,9 +141,27 @@ def build(config: Config) -> Build:
 
 def _make_env(config: Config) -> tuple[Environment[Any, Any], PyTree]:
     """Make the world; of one outside JAX only its facts are kept."""
+    if config.mode == "map-elites":
+        return _make_embodied(config)
     if not is_host_world(config.env):
         return make_env(config.env, config.env_params)
     if config.mode != "async":
         raise UserError(f"env: {config.env} is stepped from Python, which only --mode async does")
     host = importlib.import_module("jaxrl_engine.envs.host.environment")
     return host.host_environment(config.env, config.env_params), ()
+
+
+def _make_embodied(config: Config) -> tuple[Environment[Any, Any], PyTree]:
+    """Make a world with room for the longest of the bodies that evolve in it."""
+    own = {"num_links", "lengths", "bodies", "min_links", "total_length"} & set(config.env_params)
+    if own:
+        raise UserError(f"env_params.{min(own)} must not be set with mode map-elites: bodies are what evolves (qd.*)")
+    if is_host_world(config.env):
+        raise UserError(f"env: {config.env} has no bodies to evolve; reacher and reacher-zigzag have")
+    env, _ = make_env(config.env, {})
+    if not isinstance(env, Embodied):
+        raise UserError(f"env: {config.env} has no bodies to evolve; reacher and reacher-zigzag have")
+    values = {**config.env_params, "num_links": config.qd.max_links}
+    if config.env == "reacher":  # the scale of its pictures
+        values["total_length"] = config.qd.max_links * config.qd.max_length
+    return make_env(config.env, values)

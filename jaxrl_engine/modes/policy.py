@@ -1,5 +1,6 @@
 """A saved policy: loaded from a run directory without writing to it, to be called, evaluated or drawn."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
 from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
+from jaxrl_engine.modes.map_elites.choose import BEST, choose_elite
+from jaxrl_engine.modes.map_elites.elites import population_of
+from jaxrl_engine.modes.map_elites.judge import embody
+from jaxrl_engine.modes.programs import make_program
 from jaxrl_engine.modes.record import Watched, watch
 from jaxrl_engine.modes.session import summarize
-from jaxrl_engine.modes.train import make_program
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.config import load_config
 from jaxrl_engine.runtime.run_directory import RunDirectory
@@ -33,8 +37,9 @@ class SavedPolicy:
     `memory = policy.memory(num_envs)`.
     """
 
-    def __init__(self, built: Build, train_state: TrainState, env_steps: int) -> None:
+    def __init__(self, built: Build, train_state: TrainState, env_steps: int, elite: int | None = None) -> None:
         self.built = built
+        self.elite = elite  # whose body it moves: a cell of the repertoire, in the mode map-elites
         self.train_state = train_state  # of one run, without the axis S
         self.env_steps = env_steps
         self._act = jax.jit(self._decide)
@@ -77,15 +82,18 @@ class SavedPolicy:
         return decision.env_action, memory
 
 
-def load_policy(path: Path, *, run: int | None = None, step: int | None = None) -> SavedPolicy:
+def load_policy(
+    path: Path, *, run: int | None = None, step: int | None = None, elite: str | None = None
+) -> SavedPolicy:
     """Load the policy of a run directory: its best checkpoint, or the one saved at environment step `step`.
 
     Where the best is damaged, the newest intact one is taken, with a warning.
 
-    `run` chooses one of several seeds or settings; by default the one that evaluated best at that checkpoint.
+    `run` chooses one of several seeds or settings; by default the one that evaluated best at that checkpoint. `elite`
+    chooses the body of a map-elites run: `best`, which is the default, or a cell's number.
 
     Raises:
-        UserError: not a run directory, no such checkpoint or run, or nothing readable.
+        UserError: not a run directory, no such checkpoint, run or elite, or nothing readable.
     """
     directory = RunDirectory.open(path, exclusive=False)
     config = load_config(directory.config_path)
@@ -94,13 +102,20 @@ def load_policy(path: Path, *, run: int | None = None, step: int | None = None) 
     program = make_program(built)
     template = program.saved(jax.eval_shape(program.init, built.keys, built.hyper))
     restored = store.restore(template, step, prefer=store.best_step())
-    train_state = restored.state.train_state
+    state = restored.state
     if built.num_runs is not None:
         index = _choose_run(run, built.num_runs, restored.metadata)
-        train_state = jax.tree.map(lambda leaf: leaf[index], train_state)
+        state = jax.tree.map(lambda leaf: leaf[index], state)
     elif run not in (None, 0):
         raise UserError(f"run must be 0 (this directory holds a single run), not {run}")
-    return SavedPolicy(built, jax.device_put(train_state), restored.step)
+    train_state = jax.device_put(state.train_state)
+    if config.mode != "map-elites":
+        if elite is not None:
+            raise UserError(f"elite: {path} is a run of mode {config.mode}, which has no repertoire")
+        return SavedPolicy(built, train_state, restored.step)
+    cell, arm = choose_elite(population_of(state).repertoire, elite or BEST)
+    body = jax.tree.map(lambda leaf: leaf[0], embody(built.env, jax.tree.map(lambda leaf: leaf[None], arm)))
+    return SavedPolicy(dataclasses.replace(built, env_params=body), train_state, restored.step, cell)
 
 
 def _choose_run(run: int | None, num_runs: int, metadata: dict[str, Any]) -> int:

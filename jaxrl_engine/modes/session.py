@@ -44,7 +44,8 @@ class Job:
     """What a mode hands over: compiled programs and how they count."""
 
     chunk: Callable[[PyTree, Any], tuple[PyTree, Rows]]
-    evaluate: Callable[[PyTree, int], EpisodeResults]  # started, not awaited
+    evaluate: Callable[[PyTree, int], PyTree]  # started, not awaited
+    summarize: Callable[[PyTree], dict[str, Any]]  # what it saw, by name
     steps_per_update: int  # environment steps of one run
     total_updates: int
     updates_per_row: int
@@ -79,7 +80,7 @@ class _Chunk:
 
 @dataclasses.dataclass
 class _Evaluation:
-    results: EpisodeResults
+    results: PyTree
     state: PyTree  # a copy: what will be saved under this evaluation's score
 
 
@@ -198,12 +199,12 @@ class Session:
         return (updates - earlier) / (now - then)
 
     def _read_evaluation(self, entry: _Evaluation) -> None:
-        self.evaluation = summarize(jax.device_get(entry.results))
+        self.evaluation = self.job.summarize(jax.device_get(entry.results))
         env_steps = _updates_done(entry.state) * self.job.steps_per_update
         self.writer.write(env_steps, {f"Eval/{name}": value for name, value in self.evaluation.items()})
         shown = ", ".join(f"{name} {value:.4g}" for name, value in self.evaluation.items() if isinstance(value, float))
         self.progress.message(f"evaluation at {env_steps} steps: {shown}")
-        self._save(entry.state, score=self.evaluation["return"])
+        self._save(entry.state, score=self.evaluation.get("qd_score", self.evaluation["return"]))
 
     def _save(self, state: PyTree, score: float | None) -> None:
         updates = _updates_done(state)
@@ -220,9 +221,9 @@ def _updates_done(state: PyTree) -> int:
     return int(np.max(jax.device_get(state.updates)))
 
 
-def evaluation_points(total_updates: int, count: int) -> frozenset[int]:
-    """Update counts after which to evaluate: `count` evenly spaced ones, and the end."""
-    points = {max(1, round(total_updates * (index + 1) / count)) for index in range(count)}
+def evaluation_points(total_updates: int, count: int, first: int = 1) -> frozenset[int]:
+    """Update counts after which to evaluate: `count` evenly spaced ones, none before the `first`, and the end."""
+    points = {max(first, round(total_updates * (index + 1) / count)) for index in range(count)}
     return frozenset(points | {total_updates})
 
 

@@ -8,27 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_engine.algos.hmasd.learner import HMASD
-from jaxrl_engine.algos.protocol import Algorithm
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.core.types import PyTree, TrainState
-from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
-from jaxrl_engine.modes.evaluate import EpisodeResults
+from jaxrl_engine.modes.evaluator import Evaluator
 from jaxrl_engine.modes.fused import FusedProgram, RunState
-from jaxrl_engine.modes.host_evaluate import HostEvaluation
+from jaxrl_engine.modes.map_elites.record import leave_elites
 from jaxrl_engine.modes.probe import split_times
+from jaxrl_engine.modes.programs import make_program
 from jaxrl_engine.modes.record import skill_maps
-from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points, summarize
-from jaxrl_engine.modes.sync import OnPolicy
+from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.config import config_to_dict, differences, load_config
-from jaxrl_engine.runtime.devices import CompileClock, data_mesh, environment_record, peak_memory_bytes
+from jaxrl_engine.runtime.devices import CompileClock, environment_record, peak_memory_bytes
 from jaxrl_engine.runtime.drawing import save_maps
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.metrics import MetricWriter
@@ -47,59 +43,6 @@ class Result:
     run_dir: Path
     summary: dict[str, Any]
     signal: int | None
-
-
-class Evaluator:
-    """The compiled evaluation of a build: greedy by default, uniformly random on request."""
-
-    def __init__(self, built: Build, train_state: PyTree) -> None:
-        self.built = built
-        self._compiled: Any = None
-        if isinstance(built.env, HostEnvironment):
-            limits = (built.config.evaluation.episodes, built.config.evaluation.max_steps)
-            self._host = HostEvaluation(built.algorithm, built.env, *limits)
-            self._shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), train_state)
-            return
-        evaluate = built.evaluation(built.config.evaluation.episodes)
-        if built.num_runs is not None:
-            evaluate = jax.vmap(evaluate, in_axes=(0, 0, None))
-        keys = jax.eval_shape(built.evaluation_keys, 0)
-        self._lowered = jax.jit(evaluate).lower(train_state, keys, jax.ShapeDtypeStruct((), jnp.bool_))
-
-    def compile(self) -> None:
-        if isinstance(self.built.env, HostEnvironment):
-            self._host.compile(self._shapes)
-        else:
-            self._compiled = self._lowered.compile()
-
-    def __call__(self, train_state: TrainState, updates: int, *, uniform: bool = False) -> EpisodeResults:
-        if isinstance(self.built.env, HostEnvironment):
-            return self._host(train_state, self.built.evaluation_keys(updates), uniform=uniform)
-        return self._compiled(train_state, self.built.evaluation_keys(updates), jnp.asarray(uniform))
-
-
-def make_program(built: Build, num_devices: int = 1) -> FusedProgram[Any] | AsyncProgram:
-    """The program of a build; the sync mode's environments are split over `num_devices` devices (0: all there are).
-
-    Raises:
-        UserError: the environments cannot be split evenly, or the async mode is asked for more than one device.
-    """
-    if built.config.mode == "async":
-        if num_devices != 1:
-            raise UserError(f"num_devices must be 1 with mode async, not {num_devices}")
-        return AsyncProgram(built)
-    mesh = data_mesh(num_devices)
-    if built.config.num_envs % mesh.size:
-        raise UserError(f"num_envs must be a multiple of the {mesh.size} devices, not {built.config.num_envs}")
-    assert isinstance(built.algorithm, Algorithm)  # the configuration admits no other with mode sync
-    trainer = OnPolicy(built.algorithm, built.training_env, built.env_params, built.config.num_steps)
-    return FusedProgram(
-        trainer=trainer,
-        updates_per_row=built.config.updates_per_row,
-        max_skipped_updates=built.config.max_skipped_updates,
-        num_runs=built.num_runs,
-        mesh=mesh if mesh.size > 1 else None,
-    )
 
 
 def train(
@@ -154,7 +97,7 @@ def _train(
     if built.env.spec.remark:
         progress.message(f"{config.env}: {built.env.spec.remark}")
     progress.message(f"compiled in {compile_seconds:.1f} s ({clock.cache_hits} of {clock.compilations} from the cache)")
-    random = summarize(evaluator(state.train_state, 0, uniform=True))
+    random = evaluator.summarize(jax.device_get(evaluator(state, 0, uniform=True)))
     writer = MetricWriter(
         run, tensorboard=config.logging.tensorboard, wandb=config.logging.wandb,
         resume_env_steps=updates * config.samples_per_update if resuming else None,
@@ -178,6 +121,10 @@ def _train(
         state=outcome.status, env_steps=summary["env_steps"], updates=outcome.updates,
         steps_per_second=summary["steps_per_second"], message=outcome.message,
     )  # fmt: skip
+    if config.mode == "map-elites":
+        assert isinstance(program, FusedProgram)
+        leave_elites(run.path, evaluator, program.trainer, outcome.state, outcome.updates, summary)
+        progress.message(f"repertoire, pictures and report.html are in {run.path}")
     if outcome.status == "finished" and isinstance(built.algorithm, HMASD):
         _draw_skills(built, outcome, run.path / "skills.png", progress)
     return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
@@ -213,7 +160,7 @@ def _first_state(
 
 def _compile(built: Build, program: FusedProgram[Any] | AsyncProgram, state: Any) -> tuple[Any, Evaluator]:
     """Compile training and evaluation side by side: XLA does not hold the interpreter while it works."""
-    evaluator = Evaluator(built, state.train_state)
+    evaluator = Evaluator(built, program, state)
     with ThreadPoolExecutor(max_workers=1) as pool:
         other = pool.submit(evaluator.compile)
         chunk = program.compile(state)
@@ -232,16 +179,22 @@ def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
     config = built.config
     return Job(
         chunk=chunk,
-        evaluate=lambda state, updates: evaluator(state.train_state, updates),
+        evaluate=evaluator,
+        summarize=evaluator.summarize,
         steps_per_update=config.samples_per_update,
         total_updates=config.num_updates,
         updates_per_row=config.updates_per_row,
-        evaluation_points=evaluation_points(config.num_updates, config.evaluation.count),
+        evaluation_points=evaluation_points(config.num_updates, config.evaluation.count, _first_evaluation(config)),
         max_skipped_updates=config.max_skipped_updates,
         save_seconds=config.checkpoint.every_seconds,
         metadata={"config": config_to_dict(config)},
         timings={},
     )
+
+
+def _first_evaluation(config: Config) -> int:
+    """The first update after which there is something to evaluate: bodies, in the mode map-elites."""
+    return config.warm_up_generations + 1 if config.mode == "map-elites" else 1
 
 
 def _refuse_changes(path: Path, config: Config) -> None:

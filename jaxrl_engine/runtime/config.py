@@ -39,8 +39,12 @@ ALIASES = {
         "batch_size", "buffer_capacity", "min_buffer_size", "per_alpha", "per_beta_start", "replay",
     )},
     **{name: f"actors.{name}" for name in ("num_workers", "weight_sync_interval", "lockstep")},
+    **{name: f"qd.{name}" for name in ("num_initial", "num_offspring")},
 }  # fmt: skip
-MODES: dict[str, dict[str, Any]] = {"async": {"algo": "impact"}}
+MODES: dict[str, dict[str, Any]] = {
+    "async": {"algo": "impact"},
+    "map-elites": {"network.torso": "body-mlp", "ppo.normalize_observations": False, "evaluation.episodes": 256},
+}
 """What a mode starts from where neither the command line nor a file says otherwise."""
 WORLDS: dict[str, dict[str, Any]] = {
     "async": {
@@ -51,6 +55,10 @@ WORLDS: dict[str, dict[str, Any]] = {
         "actors.num_workers": 2, "network.activation": "relu", "network.cnn_channels": (8, 8),
         "network.cnn_sizes": (3, 7), "network.cnn_kinds": 7,
         "network.hidden_sizes": (64,), "evaluation.episodes": 200,
+    },
+    "map-elites": {
+        "env": "reacher", "total_steps": 8_000_000, "num_envs": 256, "num_steps": 25, "ppo.learning_rate": 1e-3,
+        "ppo.gamma": 0.97, "ppo.num_epochs": 4, "ppo.num_minibatches": 8, "network.hidden_sizes": (128, 128),
     },
 }  # fmt: skip
 """The world a mode plays where none is named, with settings that suit it."""

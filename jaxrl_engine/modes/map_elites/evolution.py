@@ -23,8 +23,10 @@ from jaxrl_engine.core.config import MapElitesConfig
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree, TrainState
 from jaxrl_engine.envs.protocol import Embodied
-from jaxrl_engine.modes.fused import Learned, Mean, observed
-from jaxrl_engine.modes.judge import judge
+from jaxrl_engine.modes.evaluate import greedy_policy
+from jaxrl_engine.modes.fused import Learned, Mean
+from jaxrl_engine.modes.map_elites.judge import embody, judge
+from jaxrl_engine.modes.map_elites.space import DescriptorSpace
 from jaxrl_engine.modes.rollout import ActorState, start
 from jaxrl_engine.modes.sync import OnPolicy, learn_once
 from jaxrl_engine.qd import repertoire as archive
@@ -63,10 +65,8 @@ class Evolution:
     practice: OnPolicy  # how the policy learns; its worlds have a body each
     env: Embodied
     config: MapElitesConfig
+    space: DescriptorSpace
     bounds: Bounds
-    cells: PyTree  # a division of descriptor space
-    feasible: Bool[np.ndarray, "N"]  # which cells a body can be in
-    measure: tuple[str, ...]  # descriptors that only an evaluation can tell
     warm_up: int  # generations
     generations: int
 
@@ -82,10 +82,10 @@ class Evolution:
         worlds = start(practice.algorithm, practice.vector_env, key_worlds, embody(self.env, arms))
         frames = min(SNAPSHOTS, self.generations)
         return Population(
-            worlds=worlds, repertoire=archive.empty(self.cells, jax.tree.map(lambda leaf: leaf[0], arms)),
+            worlds=worlds, repertoire=archive.empty(self.space.cells, jax.tree.map(lambda leaf: leaf[0], arms)),
             targets=key_targets, generation=jnp.zeros((), jnp.int32), evaluation_steps=jnp.zeros(()),
             history=History(
-                fitness=jnp.full((frames, self.cells.num_cells), -jnp.inf),
+                fitness=jnp.full((frames, self.space.cells.num_cells), -jnp.inf),
                 generation=jnp.full((frames,), -1, jnp.int32),
             ),
         )  # fmt: skip
@@ -93,9 +93,7 @@ class Evolution:
     def learn(self, train_state: TrainState, actor: Population, key: Key[Array, ""]) -> Learned:
         """Run one generation. The key is consumed."""
         key_children, key_random, key_elites, key_train, key_initial = jax.random.split(key, 5)
-        children = offspring(
-            key_children, actor.repertoire, self._variation, self.bounds, self.config.num_offspring
-        )
+        children = offspring(key_children, actor.repertoire, self._variation, self.bounds, self.config.num_offspring)
         warm = actor.generation < self.warm_up
         arms = self._training_bodies(actor.repertoire, children, warm, key_random, key_elites)
         train_state, worlds, metrics = self._train(train_state, actor.worlds, embody(self.env, arms), warm, key_train)
@@ -162,41 +160,67 @@ class Evolution:
         self, train_state: TrainState, actor: Population, children: Arms, key: Key[Array, ""]
     ) -> tuple[Repertoire, Float[Array, ""]]:
         """Refresh the repertoire, then let the offspring compete; returns the environment steps this took, too."""
-        repertoire = actor.repertoire
-        steps = jnp.zeros(())
+        repertoire, steps = actor.repertoire, jnp.zeros(())
         if self.config.refresh:
-            fitness, _, spent = self._measure(train_state, actor.targets, repertoire.genotypes)
-            repertoire = archive.refresh(repertoire, fitness, train_state.policy_version, FLOOR)
-            steps = steps + spent
+            repertoire, steps = self._refresh(train_state, actor)
 
-        def judged(repertoire: Repertoire, arms: Arms) -> tuple[Repertoire, Float[Array, ""]]:
+        def compete(repertoire: Repertoire, arms: Arms) -> tuple[Repertoire, Float[Array, ""]]:
             fitness, descriptors, spent = self._measure(train_state, actor.targets, arms)
             candidates = Candidates(
-                genotypes=arms, fitness=fitness, descriptors=descriptors,
-                policy_version=jnp.broadcast_to(train_state.policy_version, fitness.shape),
-            )  # fmt: skip
+                genotypes=arms, fitness=fitness, descriptors=descriptors, policy_version=train_state.policy_version
+            )
             return archive.insert(repertoire, candidates, actor.generation)[0], spent
 
-        def begun() -> tuple[Repertoire, Float[Array, ""]]:
-            return judged(repertoire, random_arms(key, self.bounds, self.config.num_initial))
+        def begin() -> tuple[Repertoire, Float[Array, ""]]:
+            return compete(repertoire, random_arms(key, self.bounds, self.config.num_initial))
 
-        repertoire, spent = jax.lax.cond(
-            actor.generation == self.warm_up, begun, lambda: (repertoire, jnp.zeros(()))
-        )
-        repertoire, more = judged(repertoire, children)
-        return repertoire, steps + spent + more
+        first = actor.generation == self.warm_up
+        repertoire, begun = jax.lax.cond(first, begin, lambda: (repertoire, jnp.zeros(())))
+        repertoire, spent = compete(repertoire, children)
+        return repertoire, steps + begun + spent
+
+    def _refresh(self, train_state: TrainState, actor: Population) -> tuple[Repertoire, Float[Array, ""]]:
+        """Every elite's fitness under the policy as it is now; cells no body can be in are left out."""
+        repertoire, cells = actor.repertoire, np.flatnonzero(self.space.feasible)
+        elites = jax.tree.map(lambda leaf: leaf[cells], repertoire.genotypes)
+        fitness, _, steps = self._measure(train_state, actor.targets, elites)
+        everywhere = repertoire.fitness.at[cells].set(fitness)
+        return archive.refresh(repertoire, everywhere, train_state.policy_version, FLOOR), steps
 
     def _measure(
         self, train_state: TrainState, targets: Key[Array, ""], arms: Arms
     ) -> tuple[Float[Array, "n"], Float[Array, "n D"], Float[Array, ""]]:
         """Fitness and descriptors of bodies under the policy, and the environment steps it took to tell.
 
-        Fitness is the success rate on the targets, minus less than half a success's worth of the final distance, which
-        decides between equals.
+            fitness = success rate − d / (1 + d) / (2 · num_targets),   d the mean final distance,
+
+        so that the distance decides between equals and never outweighs a success.
         """
-        results = judge(self.practice.algorithm, train_state, self.env, targets, embody(self.env, arms), self.config.num_targets)
-        success, distance = (results.metrics[name].mean(axis=1) for name in ("success", "final_distance"))
-        half = 0.5 / self.config.num_targets
-        fitness = success - half * distance / (1.0 + distance)
-        told = {name: results.metrics[name].mean(axis=1) for name in self.measure}
-        return fitness, describe(self.config.descriptors, arms, told), results.episode_length.sum().astype(jnp.float32)
+        algorithm, count = self.practice.algorithm, self.config.num_targets
+        policy = greedy_policy(algorithm, train_state)
+        results = judge(policy, algorithm.initial_carry, self.env, targets, arms, count)
+        means = {name: value.mean(axis=1) for name, value in results.metrics.items()}
+        distance = means["final_distance"]
+        fitness = means["success"] - 0.5 / count * distance / (1.0 + distance)
+        return fitness, self.space.describe(arms, means), results.episode_length.sum().astype(jnp.float32)
+
+    def _remember(self, history: History, generation: Int[Array, ""], repertoire: Repertoire) -> History:
+        """Keep the repertoire's fitness where a new picture is due: the last generation of each of equal spans."""
+        frames = history.generation.shape[0]
+        frame, following = (jnp.int32(frames) * (generation + step) // self.generations for step in (0, 1))
+        row = jnp.where(following > frame, frame, frames)
+        return History(
+            fitness=history.fitness.at[row].set(repertoire.fitness, mode="drop"),
+            generation=history.generation.at[row].set(generation, mode="drop"),
+        )
+
+    def _describe(self, actor: Population) -> dict[str, Mean]:
+        """What the rows say of the repertoire; means that nothing was observed of are left out of theirs."""
+        told = archive.summary(actor.repertoire, jnp.asarray(self.space.feasible), 0.0, actor.generation)
+        told |= {"QD/Generation": actor.generation, "QD/EvaluationSteps": actor.evaluation_steps}
+        values = {name: jnp.asarray(value, jnp.float32) for name, value in told.items()}
+        known = {name: jnp.isfinite(value) for name, value in values.items()}
+        return {
+            name: Mean(total=jnp.where(known[name], value, 0.0), weight=known[name].astype(jnp.float32))
+            for name, value in values.items()
+        }

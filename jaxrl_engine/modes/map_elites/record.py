@@ -1,0 +1,77 @@
+"""What a run of this mode leaves behind: the repertoire as tables, pictures and a report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_engine.modes.evaluator import Evaluator
+from jaxrl_engine.modes.fused import RunState
+from jaxrl_engine.modes.map_elites.elites import EliteResults
+from jaxrl_engine.modes.map_elites.evolution import Evolution, Population
+from jaxrl_engine.modes.map_elites.space import UNITS
+from jaxrl_engine.qd.arms import Arms
+from jaxrl_engine.runtime.errors import RunError, one_line
+from jaxrl_engine.runtime.evolution import EvolutionRecord, save_tables
+from jaxrl_engine.runtime.evolution_pictures import draw_all
+from jaxrl_engine.runtime.evolution_report import write_report
+
+DIRECTORY = "repertoire"
+
+
+def leave_elites(
+    run_dir: Path, evaluator: Evaluator, evolution: Evolution, state: RunState, updates: int, summary: dict[str, Any]
+) -> None:
+    """Write tables, pictures and report of a run, of each of its seeds in a directory of its own.
+
+    Raises:
+        RunError: the disk does not take them; the checkpoints stand.
+    """
+    results: EliteResults = jax.device_get(evaluator(state, updates))
+    population: Population = jax.device_get(state.actor)
+    rows = _rows(run_dir / "metrics.jsonl")
+    labels = [""] if evaluator.built.num_runs is None else [f"_{i}" for i in range(evaluator.built.num_runs)]
+    steps = updates * evaluator.built.config.samples_per_update
+    for index, label in enumerate(labels):
+        whole = (results, population)
+        seen, bodies = whole if not label else jax.tree.map(lambda leaf, index=index: leaf[index], whole)
+        record = make_record(evolution, seen, bodies, steps)
+        directory = run_dir / f"{DIRECTORY}{label}"
+        try:
+            directory.mkdir(exist_ok=True)
+            save_tables(record, directory)
+            draw_all(record, rows, directory)
+            write_report(record, rows, directory, summary)
+        except OSError as error:
+            raise RunError(f"{directory}: {one_line(error)}") from error
+
+
+def make_record(evolution: Evolution, results: EliteResults, population: Population, env_steps: int) -> EvolutionRecord:
+    """Gather what is known of one run's repertoire; elites' successes are those of fresh targets."""
+    space, repertoire = evolution.space, population.repertoire
+    arms: Arms = repertoire.genotypes
+    success = np.asarray(results.episodes.metrics["success"])
+    successes, trials = (np.zeros(space.cells.num_cells, np.int64) for _ in range(2))
+    cells = np.flatnonzero(space.feasible)
+    held = np.asarray(results.held)
+    successes[cells[held]], trials[cells[held]] = success.sum(axis=1)[held], success.shape[1]
+    units = tuple(f"{name} ({UNITS[name]})" if UNITS[name] else name for name in space.names)
+    return EvolutionRecord(
+        title=f"{evolution.env.spec.name}: {int(repertoire.occupied.sum())} elites",
+        axes=units, shape=getattr(space.cells, "shape", None), low=space.low, high=space.high,
+        centroids=space.in_units(np.asarray(space.cells.centroids)), feasible=space.feasible,
+        feasible_is_estimate=not space.exact, fitness=np.asarray(repertoire.fitness),
+        archived=np.asarray(repertoire.archived), policy_version=np.asarray(repertoire.policy_version),
+        born=np.asarray(repertoire.born), evaluations=np.asarray(repertoire.evaluations),
+        lengths=np.asarray(arms.lengths), counts=np.asarray(arms.count), thickness=np.asarray(arms.thickness),
+        gear=np.asarray(arms.gear), descriptors=space.in_units(np.asarray(repertoire.descriptors)),
+        successes=successes, trials=trials, history_fitness=np.asarray(population.history.fitness),
+        history_generation=np.asarray(population.history.generation), env_steps=env_steps,
+        evaluation_steps=int(population.evaluation_steps), generations=int(population.generation),
+    )  # fmt: skip
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
