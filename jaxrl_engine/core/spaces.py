@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from jaxtyping import Bool, Float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,25 @@ class Box:
     @property
     def bounded(self) -> bool:
         return all(math.isfinite(bound) for bound in (*self.low, *self.high))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """How a flat observation describes a set: `count` tokens of `size` numbers, row by row, then a global vector.
+
+    Each token is a slot, such as one for a joint of a body. Its last number says whether the slot is in use: 1, or 0.
+    """
+
+    count: int
+    size: int
+
+    def split(
+        self, observation: Float[Any, "*batch D"]
+    ) -> tuple[Float[Any, "*batch count size"], Bool[Any, "*batch count"], Float[Any, "*batch G"]]:
+        """Return the tokens, which of them are in use, and the global vector; of NumPy's arrays as of JAX's."""
+        length = self.count * self.size
+        tokens = observation[..., :length].reshape(*observation.shape[:-1], self.count, self.size)
+        return tokens, tokens[..., -1] > 0.5, observation[..., length:]
 
 
 ActionSpace: TypeAlias = Discrete | MultiDiscrete | Box

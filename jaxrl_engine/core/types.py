@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
-from jaxrl_engine.core.spaces import ActionSpace, Box
+from jaxrl_engine.core.spaces import ActionSpace, Box, Tokens
 from jaxrl_engine.core.struct import Struct
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class EnvSpec:
 
     `observation` and `action` describe one agent; `global_state` the input of a centralised critic. `time_limit` is in
     environment steps (None: episodes end only by termination). `metric_names` are the keys of `TimeStep.metrics`.
-    `remark` is what a run says about the world when it starts, such as a choice the world made by itself.
+    `remark` is what a run says about the world when it starts, such as a choice the world made by itself. `tokens` says
+    how a flat observation of a body is laid out, one slot per number of the action.
     """
 
     name: str
@@ -52,6 +53,7 @@ class EnvSpec:
     metric_names: tuple[str, ...] = ()
     masks_actions: bool = False
     remark: str = ""
+    tokens: Tokens | None = None
 
 
 class TimeStep(Struct):

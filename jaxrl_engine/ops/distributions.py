@@ -123,29 +123,38 @@ class MultiDiscrete(Struct):
 
 
 class DiagonalGaussian(Struct):
-    """Independent normal numbers; an action is `[*batch, D]`. Clip it for the world, but store what was sampled."""
+    """Independent normal numbers; an action is `[*batch, D]`. Clip it for the world, but store what was sampled.
+
+    Dimensions where `mask` is False are not there: they have no density, a sample and the mode are 0 in them, whatever
+    an action holds there changes nothing, and no gradient passes, even where mean or deviation is not finite.
+    """
 
     mean: Float[Leaf, "*batch D"]
     log_std: Float[Leaf, "*batch D"]
+    mask: Bool[Leaf, "*batch D"] | None = None  # True: there
 
     def sample(self, key: Key[Array, ""], /) -> Float[Array, "*batch D"]:
         return self.sample_from(jax.random.normal(key, self.mean.shape, self.mean.dtype))
 
     def sample_from(self, noise: Float[Array, "*batch D"], /) -> Float[Array, "*batch D"]:
         """Mean + σ · noise, for standard normal noise."""
-        return self.mean + jnp.exp(self.log_std) * noise
+        return where_there(self.mask, self.mean + jnp.exp(self._log_std) * noise)
 
     def mode(self) -> Float[Array, "*batch D"]:
-        return jnp.asarray(self.mean)
+        return where_there(self.mask, jnp.asarray(self.mean))
 
     def log_prob(self, action: Float[Array, "*batch D"], /) -> Float[Array, "*batch"]:
-        """Σ −½ z² − log σ − ½ log 2π with z = (action − mean) / σ."""
-        z = (action - self.mean) * jnp.exp(-self.log_std)
-        return jnp.sum(-0.5 * jnp.square(z) - self.log_std - _HALF_LOG_TWO_PI, axis=-1)
+        """Σ −½ z² − log σ − ½ log 2π with z = (action − mean) / σ, over the dimensions that are there."""
+        z = where_there(self.mask, action - self.mean) * jnp.exp(-self._log_std)
+        return jnp.sum(-0.5 * jnp.square(z) - self._log_std - _HALF_LOG_TWO_PI, axis=-1, where=self.mask)
 
     def entropy(self, _key: Key[Array, ""] | None = None, /) -> Float[Array, "*batch"]:
-        """Σ log σ + ½ log 2πe; exact, the key is not used."""
-        return jnp.sum(self.log_std + (0.5 + _HALF_LOG_TWO_PI), axis=-1)
+        """Σ log σ + ½ log 2πe over the dimensions that are there; exact, the key is not used."""
+        return jnp.sum(self._log_std + (0.5 + _HALF_LOG_TWO_PI), axis=-1, where=self.mask)
+
+    @property
+    def _log_std(self) -> Float[Array, "*batch D"]:
+        return where_there(self.mask, self.log_std)
 
 
 class TanhGaussian(Struct):
@@ -153,7 +162,8 @@ class TanhGaussian(Struct):
 
     Squashed actions near the bounds cannot be inverted in float32, so the raw ones are sampled, stored and asked for;
     `squash` turns them into what the world receives, and `log_prob` is the density of that. Bounds are one number for
-    all dimensions or one per dimension. Source: Haarnoja et al. 2018, arXiv:1801.01290, appendix C.
+    all dimensions or one per dimension. `mask` works as in `DiagonalGaussian`: what is not there is 0 before squashing.
+    Source: Haarnoja et al. 2018, arXiv:1801.01290, appendix C.
 
     Raises:
         ValueError: bounds that are not finite, or not in order.
@@ -161,6 +171,7 @@ class TanhGaussian(Struct):
 
     mean: Float[Leaf, "*batch D"]  # before squashing
     log_std: Float[Leaf, "*batch D"]
+    mask: Bool[Leaf, "*batch D"] | None = None  # True: there
     low: float | tuple[float, ...] = static_field(default=-1.0)
     high: float | tuple[float, ...] = static_field(default=1.0)
 
@@ -195,7 +206,8 @@ class TanhGaussian(Struct):
 
     def _log_slope(self, raw: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         low, high = self._bounds
-        return jnp.sum(log_tanh_slope(raw) + jnp.log((high - low) / 2.0), axis=-1)
+        slope = log_tanh_slope(where_there(self.mask, raw)) + jnp.log((high - low) / 2.0)
+        return jnp.sum(slope, axis=-1, where=self.mask)
 
     @property
     def _bounds(self) -> tuple[Float[Array, "*batch D"], Float[Array, "*batch D"]]:
@@ -206,7 +218,12 @@ class TanhGaussian(Struct):
 
     @property
     def _gaussian(self) -> DiagonalGaussian:
-        return DiagonalGaussian(mean=self.mean, log_std=self.log_std)
+        return DiagonalGaussian(mean=self.mean, log_std=self.log_std, mask=self.mask)
+
+
+def where_there(mask: Bool[Array, "*shape"] | None, values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return the values, 0 where the mask is False; no gradient passes there."""
+    return values if mask is None else jnp.where(mask, values, 0.0)
 
 
 def log_tanh_slope(raw: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -2,9 +2,11 @@
 
 import math
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxrl_engine.core.spaces import Box, Discrete, MultiDiscrete
+from jaxrl_engine.core.spaces import Box, Discrete, MultiDiscrete, Tokens
 
 
 def test_shapes():
@@ -34,3 +36,13 @@ def test_bounded_means_every_bound_is_finite():
     assert Box.uniform((3,), -1.0, 1.0).bounded
     assert not Box((2,), (-math.inf, 0.0), (1.0, 1.0)).bounded
     assert not Box((2,), (0.0, 0.0), (1.0, math.inf)).bounded
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_tokens_lie_row_by_row_before_the_global_vector(array):
+    """Two slots of three numbers, the second empty, then two numbers of the whole."""
+    tokens, enabled, whole = Tokens(count=2, size=3).split(array(np.float32([[5, 6, 1, 7, 8, 0, 9, 4]])))
+    assert tokens.tolist() == [[[5, 6, 1], [7, 8, 0]]]
+    assert enabled.tolist() == [[True, False]] and enabled.dtype == bool
+    assert whole.tolist() == [[9, 4]]
+    assert Tokens(2, 3) == Tokens(2, 3) != Tokens(3, 2) and len({Tokens(2, 3), Tokens(2, 3)}) == 1

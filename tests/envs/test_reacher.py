@@ -18,7 +18,7 @@ from jaxrl_engine.envs.reacher.body import (
 )
 from jaxrl_engine.envs.reacher.env import METRICS, Reacher
 from jaxrl_engine.envs.reacher.system import to_mjcf
-from jaxrl_engine.envs.reacher.view import GLOBAL, TOKEN, split
+from jaxrl_engine.envs.reacher.view import GLOBAL, TOKEN
 from jaxrl_engine.envs.registry import make_env
 
 
@@ -189,7 +189,7 @@ def test_observation_by_hand():
     assert timestep.observation.shape == (1, 4 * TOKEN + GLOBAL) == (1, *env.spec.observation.shape)
     places = np.concatenate([[0], np.cumsum(np.array([0.5, 1.0, 0.5]) * np.exp(1j * np.cumsum(angles[:3])))])
     tip, target = places[-1], 0.6 - 1.0j
-    tokens, mask, whole = split(env._observe(state))
+    tokens, mask, whole = env.spec.tokens.split(env._observe(state))
     assert mask.tolist() == [True, True, True, False] and not np.asarray(tokens[3]).any()
     for link, (length, start) in enumerate(zip((0.5, 1.0, 0.5), places[:3], strict=True)):
         to_tip, to_target = (tip - start) / 2, (target - start) / 2
@@ -199,7 +199,35 @@ def test_observation_by_hand():
         np.testing.assert_allclose(tokens[link], expected, atol=1e-6)
     way = (target - tip) / 2
     expected = [tip.real / 2, tip.imag / 2, 0.3, -0.5, way.real, way.imag, 2]
-    np.testing.assert_allclose(whole, expected, atol=1e-6)
+    np.testing.assert_allclose(whole[:7], expected, atol=1e-6)
+    assert whole[7:].tolist() == [0, 0]  # weight and motors of the family
+
+
+def test_thickness_and_gear_are_seen_by_hand():
+    """Half as thick again: 2.25 of the mass. Four times the gear: four times the torque, a quarter of the speed."""
+    env = Reacher(num_links=3, total_length=2.0)
+    lengths, mask = np.float32([0.5, 1.5, 0.0]), np.array([True, True, False])
+    state, _ = env.reset(jax.random.key(4), make_body(lengths, mask, thickness=1.5, gear=4.0))
+    tokens, _, whole = env.spec.tokens.split(env._observe(state.replace(velocities=jnp.array([1.0, -3.0, 0.0]))))
+    np.testing.assert_allclose(whole[7:], [0.8109302, 1.3862944], atol=1e-6)  # ln 2.25, ln 4
+    np.testing.assert_allclose(tokens[:, 2], [1 / 2, -3 / 2, 0], atol=1e-6)  # over the free joint's 2 rad/s
+    weightless = state.body.replace(masses=jnp.zeros(3), torque=jnp.zeros(3))
+    _, _, whole = env.spec.tokens.split(env._observe(state.replace(body=weightless)))
+    np.testing.assert_allclose(whole[7:], [-13.815511] * 2, rtol=1e-6)  # ln 1e-6: shown, and finite
+
+
+def test_thickness_and_gear_make_another_arm_of_the_same_material_and_motors():
+    lengths, mask = np.float32([0.4, 0.6, 0.0]), np.array([True, True, False])
+    body = make_body(lengths, mask, thickness=3.0, gear=0.5)
+    np.testing.assert_allclose(body.masses, [0.4 * 9, 0.6 * 9, 0], rtol=1e-6)
+    np.testing.assert_allclose(body.radii, [0.06] * 3, rtol=1e-6)
+    np.testing.assert_allclose(body.torque, [8, 8, 0], rtol=1e-6)
+    np.testing.assert_allclose(body.damping, [0.5] * 3, rtol=1e-6)
+    np.testing.assert_allclose(body.armature, [0.00125] * 3, rtol=1e-6)
+    plain = make_body(lengths, mask)
+    jax.tree.map(np.testing.assert_array_equal, make_body(lengths, mask, 1.0, 1.0), plain)
+    many = jax.vmap(make_body, in_axes=(None, None, 0, 0))(lengths, mask, jnp.array([1.0, 3.0]), jnp.array([1.0, 0.5]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[1], rtol=1e-6), body, many)
 
 
 def test_a_joints_pull_is_how_the_tip_nears_the_target():
@@ -214,7 +242,7 @@ def test_a_joints_pull_is_how_the_tip_nears_the_target():
     for joint in range(3):
         nudge = 1e-2 * np.eye(3, dtype=np.float32)[joint]
         slope = (half_square(state.angles + nudge) - half_square(state.angles - nudge)) / 2e-2
-        pull = float(split(env._observe(state))[0][joint, 8])
+        pull = float(env.spec.tokens.split(env._observe(state))[0][joint, 8])
         assert pull * 4 == pytest.approx(-slope, abs=2e-3)
 
 
@@ -268,6 +296,7 @@ def test_batch_equals_loop_jit_equals_no_jit_and_no_key_is_used_twice():
         ({"mask": np.array([True, False, True])}, "body.mask"),
         ({"mask": np.array([False, False, False])}, "body.mask"),
         ({"masses": np.float32([1.0, -1.0, 0.0])}, "body.masses"),
+        ({"radii": np.zeros(3, np.float32)}, "body.radii"),
         ({"damping": np.float32([1.0, np.inf, 1.0])}, "body.damping"),
         ({"armature": np.zeros(3, np.float32), "damping": np.zeros(3, np.float32)}, "body.armature"),
     ],

@@ -25,13 +25,13 @@ def _brax_broadcasts_across_ranks():
         yield
 
 
-def uneven(num_links: int, slots: int, armature: float, seed: int = 0) -> Body:
-    """A one-metre arm of unequal links with rotors of our choice."""
+def uneven(num_links: int, slots: int, armature: float | None = None, seed: int = 0, **shares_of_ours: float) -> Body:
+    """A one-metre arm of unequal links, with rotors of our choice or the family's, thick and geared as asked for."""
     shares = np.random.default_rng(seed + num_links).uniform(0.5, 1.5, num_links)
     lengths = np.zeros(slots, np.float32)
     lengths[:num_links] = shares / shares.sum()
-    body = make_body(lengths, np.arange(slots) < num_links)
-    return body.replace(armature=jnp.full(slots, armature))
+    body = make_body(lengths, np.arange(slots) < num_links, **shares_of_ours)
+    return body if armature is None else body.replace(armature=jnp.full(slots, armature))
 
 
 def c_engine(body, angles, actions, substeps=2):
@@ -71,16 +71,20 @@ def simulate():
     return lambda name: programs.setdefault(name, None) or programs.update({name: build(name)}) or programs[name]
 
 
-@pytest.mark.parametrize("armature", [1.0, ARMATURE, 1e-4], ids=["stock rotors", "ours", "light rotors"])
+STOCK, LIGHT = {"armature": 1.0}, {"armature": 1e-4}
+GEARED, THICK = {"gear": 1.7, "thickness": 0.6}, {"gear": 0.7, "thickness": 1.9}
+
+
+@pytest.mark.parametrize("made", [STOCK, {}, LIGHT, GEARED, THICK], ids=["stock", "ours", "light", "geared", "thick"])
 @pytest.mark.parametrize("name", ["planar", "brax"])
-def test_padded_arms_move_as_mujocos_c_engine_moves_their_own_document(name, armature, simulate):
+def test_padded_arms_move_as_mujocos_c_engine_moves_their_own_document(name, made, simulate):
     """200 steps, seven bodies: no chaos yet, the motors' damping holds it down."""
     for num_links in range(2, SLOTS + 1):
         random = np.random.default_rng(num_links)
         angles, actions = random.uniform(-3, 3, num_links), random.uniform(-1, 1, (STEPS, num_links))
-        c_angles, c_speeds, c_places = c_engine(uneven(num_links, num_links, armature), angles, actions)
-        assert np.abs(c_speeds).max() > (0.3 if armature == 1.0 else 2.0)  # rad/s: it moved
-        body = uneven(num_links, SLOTS, armature)
+        c_angles, c_speeds, c_places = c_engine(uneven(num_links, num_links, **made), angles, actions)
+        assert np.abs(c_speeds).max() > (2.0 if made in ({}, LIGHT, GEARED) else 0.3)  # rad/s: it moved
+        body = uneven(num_links, SLOTS, **made)
         start = jnp.zeros(SLOTS).at[:num_links].set(angles)
         found, speeds = simulate(name)(body, start, jnp.zeros((STEPS, SLOTS)).at[:, :num_links].set(actions))
         np.testing.assert_allclose(found[:, :num_links], c_angles, atol=2e-5)  # rad; single against double precision

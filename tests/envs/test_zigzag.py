@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_engine.envs.reacher.body import make_body
 from jaxrl_engine.envs.reacher.geometry import segment_to_segment
+from jaxrl_engine.envs.reacher.view import GLOBAL, TOKEN
 from jaxrl_engine.envs.reacher.zigzag import (
     ARRIVAL,
     GOAL,
@@ -115,6 +117,22 @@ def test_arriving_ends_the_episode_and_is_paid(world):
     state, seen = step(jax.random.key(1), state, jnp.zeros((1, 4)), body)
     assert seen.terminated and not seen.truncated and seen.metrics["success"] == 1
     assert seen.reward[0] == pytest.approx(ARRIVAL, abs=1e-3)
+
+
+def test_a_links_token_tells_how_far_the_nearest_wall_is(world):
+    env = world[0]
+    body = make_body(np.float32([0.5, 0.9, 0.5, 0.0]), np.array([True, True, True, False]))
+    state, start = env.reset(jax.random.key(0), body)
+    assert start.observation.shape == (1, 4 * (TOKEN + 1) + GLOBAL) == (1, *env.spec.observation.shape)
+    tokens, mask, whole = env.spec.tokens.split(np.asarray(start.observation[0]))
+    assert mask.tolist() == [True, True, True, False] and not tokens[3].any()
+    heading = np.cumsum(np.asarray(state.angles, float))
+    places = np.concatenate([[0], np.cumsum(np.asarray(body.lengths) * np.exp(1j * heading))])
+    points = np.stack([places.real, places.imag], axis=1)
+    nearest = [min(sampled_distance(points[i : i + 2], wall) for wall in WALLS) for i in range(3)]
+    np.testing.assert_allclose(tokens[:3, TOKEN - 1], nearest, atol=8e-3)
+    np.testing.assert_allclose(tokens[:3, 3], [0.5 / 1.9, 0.9 / 1.9, 0.5 / 1.9], rtol=1e-5)
+    np.testing.assert_allclose(whole[2:4], np.array(GOAL) / 1.9, rtol=1e-5)  # the goal is the target
 
 
 def test_patience_ends_it_too_and_bad_actions_are_counted(world):

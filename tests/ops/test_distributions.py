@@ -40,12 +40,14 @@ def make(family, seed=0, batch=(BATCH, AGENTS)):
         mask = np.concatenate([random_mask(seed + i, *batch, n) for i, n in enumerate(NVEC)], axis=-1)
         return MultiDiscrete(logits=jnp.asarray(normal(seed, *batch, sum(NVEC))), mask=jnp.asarray(mask), nvec=NVEC)
     mean, log_std = jnp.asarray(normal(seed, *batch, SIZE)), jnp.asarray(normal(seed + 1, *batch, SIZE)) * 0.5
-    if family == "gaussian":
-        return DiagonalGaussian(mean=mean, log_std=log_std)
-    return TanhGaussian(mean=mean, log_std=log_std, low=(-2.0, 0.5), high=(1.0, 3.0))
+    mask = jnp.asarray(random_mask(seed, *batch, SIZE)) if family in ("padded", "padded tanh") else None
+    if family in ("gaussian", "padded"):
+        return DiagonalGaussian(mean=mean, log_std=log_std, mask=mask)
+    return TanhGaussian(mean=mean, log_std=log_std, mask=mask, low=(-2.0, 0.5), high=(1.0, 3.0))
 
 
-FAMILIES = ["categorical", "masked", "multi", "gaussian", "tanh"]
+GAUSSIANS = ["gaussian", "tanh", "padded", "padded tanh"]
+FAMILIES = ["categorical", "masked", "multi", *GAUSSIANS]
 all_families = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -61,10 +63,10 @@ def probabilities(logits, mask=None):
 def test_protocol_and_shapes(family, key):
     distribution = make(family)
     action = distribution.sample(key)
-    event = {"multi": (len(NVEC),), "gaussian": (SIZE,), "tanh": (SIZE,)}.get(family, ())
+    event = {"multi": (len(NVEC),)}.get(family, (SIZE,) if family in GAUSSIANS else ())
     assert isinstance(distribution, Distribution)
     assert action.shape == distribution.mode().shape == (BATCH, AGENTS, *event)
-    assert action.dtype == distribution.mode().dtype == (jnp.float32 if family in ("gaussian", "tanh") else jnp.int32)
+    assert action.dtype == distribution.mode().dtype == (jnp.float32 if family in GAUSSIANS else jnp.int32)
     assert distribution.log_prob(action).shape == distribution.entropy(key).shape == (BATCH, AGENTS)
 
 
@@ -80,7 +82,7 @@ def test_jit_and_batch_agree_with_one_at_a_time(family, key):
             np.testing.assert_array_equal(distribution.mode()[index], one.mode())
     by_vmap = jax.vmap(jax.vmap(lambda d, a: d.log_prob(a)))(distribution, action)
     np.testing.assert_allclose(by_vmap, distribution.log_prob(action), rtol=1e-5, atol=1e-5)
-    if family != "tanh":  # the estimate draws differently for other batch shapes
+    if "tanh" not in family:  # the estimate draws differently for other batch shapes
         by_vmap = jax.jit(jax.vmap(jax.vmap(lambda d: d.entropy())))(distribution)
         np.testing.assert_allclose(by_vmap, distribution.entropy(), rtol=1e-5, atol=1e-5)
 
@@ -103,7 +105,7 @@ def test_elements_of_a_batch_are_drawn_independently(family, key):
 @pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])
 def test_gradients_are_finite(family, scale, key):
     distribution = make(family)
-    limit = 10.0 if family in ("gaussian", "tanh") else 300.0
+    limit = 10.0 if family in GAUSSIANS else 300.0
     fields = {name: leaf for name, leaf in vars(distribution).items() if name in ("logits", "mean", "log_std")}
     fields = {name: jnp.clip(leaf * scale, -limit, limit) for name, leaf in fields.items()}
     action = distribution.replace(**fields).sample(key)
@@ -247,6 +249,59 @@ def test_gaussian_against_scipy():
     np.testing.assert_allclose(distribution.log_prob(jnp.asarray(action)), log_prob, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(distribution.entropy(), reference.entropy().sum(axis=-1), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(distribution.mode(), distribution.mean)
+
+
+def five_of_seven(family=DiagonalGaussian, garbage=0.0, **fields):
+    """A Gaussian of seven dimensions, two of which are not there and hold garbage; and which are."""
+    there = np.array([True, False, True, True, True, False, True])
+    mean, log_std = (np.where(there, normal(seed, 7), garbage).astype(np.float32) for seed in (3, 4))
+    return family(mean=jnp.asarray(mean), log_std=jnp.asarray(log_std), mask=jnp.asarray(there), **fields), there
+
+
+@pytest.mark.parametrize("garbage", [0.0, 7.0, np.inf, np.nan])
+def test_a_masked_gaussian_is_that_of_the_dimensions_that_are_there(garbage, key):
+    distribution, there = five_of_seven(garbage=garbage)
+    mean, deviation = (np.float64(leaf)[there] for leaf in (distribution.mean, np.exp(distribution.log_std)))
+    reference = scipy.stats.multivariate_normal(mean, np.diag(deviation**2))
+    action = np.where(there, normal(9, 7), np.float32(garbage))
+    assert float(distribution.log_prob(jnp.asarray(action))) == pytest.approx(reference.logpdf(action[there]), rel=1e-5)
+    assert float(distribution.entropy()) == pytest.approx(reference.entropy(), rel=1e-5)
+    np.testing.assert_array_equal(distribution.mode(), np.where(there, distribution.mean, 0))
+    noise = normal(10, 7)
+    drawn = np.asarray(distribution.sample_from(jnp.asarray(noise)))
+    assert not drawn[~there].any()
+    np.testing.assert_allclose(drawn[there], mean + deviation * noise[there], rtol=1e-5)
+    assert ((np.asarray(distribution.sample(key)) != 0) == there).all()
+
+
+@pytest.mark.parametrize("garbage", [7.0, np.inf, np.nan])
+def test_a_masked_tanh_gaussian_is_that_of_the_dimensions_that_are_there(garbage, key):
+    low, high = np.arange(-7.0, 0.0), np.arange(1.0, 8.0)
+    distribution, there = five_of_seven(TanhGaussian, garbage, low=tuple(low), high=tuple(high))
+    parts = {name: jnp.asarray(getattr(distribution, name)[there]) for name in ("mean", "log_std")}
+    short = TanhGaussian(**parts, low=tuple(low[there]), high=tuple(high[there]))
+    action = np.where(there, normal(9, 7), np.float32(garbage))
+    expected = short.log_prob(jnp.asarray(action[there]))
+    np.testing.assert_allclose(distribution.log_prob(jnp.asarray(action)), expected, rtol=1e-5)
+    raw = np.asarray(distribution.sample(key), np.float64)
+    slope = np.log((high - low) / 2.0) - 2.0 * np.log(np.cosh(raw))
+    gaussian = scipy.stats.norm(0.0, np.exp(np.float64(parts["log_std"]))).entropy().sum()
+    assert float(distribution.entropy(key)) == pytest.approx(gaussian + slope[there].sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", [DiagonalGaussian, TanhGaussian])
+@pytest.mark.parametrize("garbage", [7.0, np.inf, np.nan])
+def test_no_gradient_passes_where_a_gaussian_is_not(family, garbage, key):
+    distribution, there = five_of_seven(family, garbage)
+    action = jnp.asarray(np.where(there, normal(9, 7), np.float32(garbage)))
+
+    def score(mean, log_std, action):
+        law = distribution.replace(mean=mean, log_std=log_std)
+        return law.log_prob(action) + 0.3 * law.entropy(key) + law.sample(key).sum() + law.mode().sum()
+
+    gradients = jax.grad(score, argnums=(0, 1, 2))(distribution.mean, distribution.log_std, action)
+    for gradient in map(np.asarray, gradients):
+        assert np.isfinite(gradient).all() and ((gradient != 0) == there).all()
 
 
 @pytest.mark.parametrize("family", [DiagonalGaussian, TanhGaussian])

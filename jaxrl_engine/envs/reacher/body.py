@@ -2,7 +2,7 @@
 
 A `Body` is a pytree of arrays `[*batch, links]` and is given to the world as its `params`: bodies `vmap`, and a new one
 compiles nothing. Arms of different numbers of links share one shape: the last links of a shorter one are disabled.
-The motors are the same for every joint: what is longer or heavier moves more slowly, and bodies matter.
+The motors of an arm are the same for every joint: what is longer or heavier moves more slowly, and bodies matter.
 """
 
 from typing import Any
@@ -41,15 +41,30 @@ class Body(Struct):
     armature: Float[Leaf, "*batch links"]  # kg m²
 
 
-def make_body(lengths: Float[Leaf, "links"], mask: Bool[Leaf, "links"]) -> Body:
-    """Give links of these lengths (m) the family's density, slenderness and motors; disabled ones get length 0."""
+def make_body(
+    lengths: Float[Leaf, "links"],
+    mask: Bool[Leaf, "links"],
+    thickness: float | Float[Leaf, ""] = 1.0,
+    gear: float | Float[Leaf, ""] = 1.0,
+) -> Body:
+    """Give links of these lengths (m) the family's material and motors; disabled ones get length 0.
+
+    Both shares, above 0, are 1 for the family's own arm. `thickness` (t) scales the links' radii, of the same material:
+
+        r = t · SLENDERNESS · Σ lengths,   m = t² · LINEAR_DENSITY · length.
+
+    `gear` (g) is a gearbox on the same motor. Torque at the joint rises, and rotor inertia and damping, seen through
+    the box, rise with its square, so that a free joint's top speed, torque over damping, falls as 1 / g:
+
+        τ = g · TORQUE,   d = g² · DAMPING,   a = g² · ARMATURE.
+    """
     enabled = jnp.asarray(mask, jnp.float32)
     lengths = jnp.asarray(lengths) * enabled
     ones = jnp.ones_like(lengths)
     return Body(
-        lengths=lengths, mask=jnp.asarray(mask), masses=LINEAR_DENSITY * lengths,
-        radii=SLENDERNESS * lengths.sum() * ones, torque=TORQUE * enabled, damping=DAMPING * ones,
-        armature=ARMATURE * ones,
+        lengths=lengths, mask=jnp.asarray(mask), masses=thickness**2 * LINEAR_DENSITY * lengths,
+        radii=thickness * SLENDERNESS * lengths.sum() * ones, torque=gear * TORQUE * enabled,
+        damping=gear**2 * DAMPING * ones, armature=gear**2 * ARMATURE * ones,
     )  # fmt: skip
 
 
@@ -78,6 +93,8 @@ def check_body(body: Body, slots: int) -> None:
         values = np.asarray(getattr(body, name))
         valid = bool((np.isfinite(values) & (values >= 0)).all())
         require(valid, f"body.{name}", "finite and not negative", values.tolist())
+    bulk = np.asarray(body.radii) + lengths
+    require(bool((bulk[~mask] > 0).all()), "body.radii", "above 0 where a link is disabled", bulk.tolist())
     inertia = np.asarray(body.damping) + np.asarray(body.armature)
     require(bool((inertia[~mask] > 0).all()), "body.armature", "above 0 where a link is disabled", inertia.tolist())
 

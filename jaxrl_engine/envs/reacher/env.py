@@ -26,7 +26,7 @@ from jaxrl_engine.envs.reacher.body import (
     uniform_body,
 )
 from jaxrl_engine.envs.reacher.physics import Advance, physics
-from jaxrl_engine.envs.reacher.view import arm_scene, observation_size, observe
+from jaxrl_engine.envs.reacher.view import arm_scene, layout, observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
 
 TOLERANCE = 0.05  # of the arm's length: closer than this the tip has reached the target
@@ -53,7 +53,7 @@ class Reacher:
     """An arm in the plane, without gravity: turn the joints until the tip rests on the target.
 
     State: joint angles (rad) and speeds (rad/s), the target (m), the body.
-    Observation: one token per link slot and a global vector, flat (`reacher.view` tells them apart).
+    Observation: one token per link slot and a global vector, flat (`reacher.view`).
     Action: each joint's torque in [-1, 1] of what its motor can do; outside it is clipped, not a number means 0 and is
     counted.
     Reward, with d the distance from tip to target over the arm's length (d' before the step) and a the actions:
@@ -109,10 +109,11 @@ class Reacher:
 
     @functools.cached_property
     def spec(self) -> EnvSpec:
-        observation = unbounded((observation_size(self.num_links),))
+        tokens = layout(self.num_links)
+        observation = unbounded((observation_size(tokens),))
         action = Box.uniform((self.num_links,), -1.0, 1.0)
         spec = single_agent_spec("reacher", observation, action, self.episode_length, METRICS)
-        return dataclasses.replace(spec, remark=f"{self._physics} physics")
+        return dataclasses.replace(spec, remark=f"{self._physics} physics", tokens=tokens)
 
     def default_params(self) -> Body:
         """Return the arm the fields describe; any other `Body` with as many slots may take its place."""

@@ -1,7 +1,8 @@
-"""What an arm sees: one token per link slot and a global vector, laid out flat, and how to tell them apart again.
+"""What an arm sees: one token per link slot and a global vector, laid out flat, and its picture.
 
-A flat observation is the tokens `[links, TOKEN]`, row by row, then the global vector `[GLOBAL]`. Lengths are over the
-arm's total length, speeds over the motor's top speed. All entries of a disabled slot are zero.
+A flat observation is the tokens `[links, TOKEN]`, row by row, then the global vector `[GLOBAL]`
+(`core.spaces.Tokens.split` takes it apart). Lengths are over the arm's total length, speeds over the motor's top speed.
+All entries of a disabled slot are zero.
 """
 
 from typing import Any
@@ -10,22 +11,36 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_engine.core.scene import Ink, Scene, make_scene
-from jaxrl_engine.envs.reacher.body import Body
+from jaxrl_engine.core.spaces import Tokens
+from jaxrl_engine.envs.reacher.body import LINEAR_DENSITY, TORQUE, Body
 
 TOKEN = 10
 """cos θ, sin θ, θ̇, length, joint → tip (2), joint → target (2), pull, enabled (0 or 1).
 
+What a world adds of its own for each link stands between pull and enabled.
 A joint's pull is (joint → tip) × (tip → target): the moment of the way that is left, which says how turning this joint
 alone moves the tip towards the target. It follows from the rest, but as a product, which takes a network long to learn.
 """
 
-GLOBAL = 7
-"""tip (2), target (2), tip → target (2), total length in metres."""
+GLOBAL = 9
+"""tip (2), target (2), tip → target (2), total length in metres, ln(mass / the family's), ln(torque / TORQUE).
+
+An arm's mass is compared with that of an arm of the family as long as it is, its first motor with the family's: both
+numbers are 0 for the family's own arms, whose `thickness` and `gear` are 1.
+"""
+
+SLIGHTEST = 1e-6
+"""Shares of mass and torque below this are shown as this: an arm may weigh nothing, and a motor may be missing."""
 
 
-def observation_size(links: int) -> int:
-    """Entries of the flat view of an arm with this many link slots."""
-    return TOKEN * links + GLOBAL
+def layout(links: int, extra: int = 0) -> Tokens:
+    """How the view of an arm with this many link slots is laid out, with `extra` numbers of its own for each link."""
+    return Tokens(count=links, size=TOKEN + extra)
+
+
+def observation_size(tokens: Tokens) -> int:
+    """Entries of the flat view laid out so."""
+    return tokens.count * tokens.size + GLOBAL
 
 
 def observe(
@@ -34,24 +49,20 @@ def observe(
     velocities: Float[Array, "links"],
     target: Float[Array, "2"],
     points: Float[Array, "points 2"],
+    extra: Float[Array, "links own"] | None = None,
 ) -> Float[Array, "D"]:
-    """Return the flat view; `points` are shoulder, joints and tip in metres."""
+    """Return the flat view; `points` are shoulder, joints and tip in metres, `extra` the world's own of each link."""
     total = body.lengths.sum()
     tip = points[-1]
     top_speed = jnp.where(body.mask, body.torque / body.damping, 1.0)
     scalars = jnp.stack([jnp.cos(angles), jnp.sin(angles), velocities / top_speed, body.lengths / total], axis=-1)
     ways = jnp.concatenate([tip[None] - points[:-1], target[None] - points[:-1]], axis=-1) / total
     pull = ways[:, :1] * ways[:, 3:] - ways[:, 1:2] * ways[:, 2:3]
-    tokens = jnp.concatenate([scalars, ways, pull, jnp.ones((len(angles), 1))], axis=-1) * body.mask[:, None]
-    whole = jnp.concatenate([jnp.concatenate([tip, target, target - tip]) / total, total[None]])
-    return jnp.concatenate([tokens.reshape(-1), whole])
-
-
-def split(observation: Any) -> tuple[Float[Array, "*batch links token"], Bool[Array, "*batch links"], Array]:
-    """Return the tokens, which of them are links, and the global vector `[*batch, GLOBAL]` of flat observations."""
-    links = (observation.shape[-1] - GLOBAL) // TOKEN
-    tokens = observation[..., : TOKEN * links].reshape(*observation.shape[:-1], links, TOKEN)
-    return tokens, tokens[..., -1] > 0.5, observation[..., TOKEN * links :]
+    own = jnp.zeros((len(angles), 0)) if extra is None else extra
+    tokens = jnp.concatenate([scalars, ways, pull, own, jnp.ones((len(angles), 1))], axis=-1) * body.mask[:, None]
+    shares = jnp.stack([body.masses.sum() / (LINEAR_DENSITY * total), body.torque[0] / TORQUE])
+    ends = jnp.concatenate([tip, target, target - tip]) / total
+    return jnp.concatenate([tokens.reshape(-1), ends, total[None], jnp.log(jnp.maximum(shares, SLIGHTEST))])
 
 
 def arm_scene(

@@ -18,7 +18,7 @@ from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
 from jaxrl_engine.envs.reacher import planar
 from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, check_body, link_positions, motor_effort, uniform_body
 from jaxrl_engine.envs.reacher.geometry import segment_to_segment
-from jaxrl_engine.envs.reacher.view import arm_scene, observation_size, observe
+from jaxrl_engine.envs.reacher.view import arm_scene, layout, observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
 
 GOAL = (1.2, 0.7)  # m from the shoulder, y upwards
@@ -59,7 +59,8 @@ class ReacherZigzag:
     """An arm of several links reaches a goal between two zigzag walls without touching them or itself.
 
     State: joint angles (rad) and speeds (rad/s). The course is fixed: eight wall segments and a goal, in metres.
-    Observation: that of `reacher`, the goal as its target, then each link's distance to the nearest wall (m).
+    Observation: that of `reacher`, the goal as its target; each link's token has its distance to the nearest wall (m)
+    before the last number, 0 where there is no link.
     Action: each joint's torque in [-1, 1]; outside it is clipped, not a number means 0 and is counted.
     Dynamics: the planar chain. After every physics step, where a link is nearer than 6 cm to a wall or than 10 cm to a
     link that is not its neighbour, the joints go back to where they were and 0.3 of their speed is left.
@@ -89,9 +90,11 @@ class ReacherZigzag:
 
     @functools.cached_property
     def spec(self) -> EnvSpec:
-        observation = unbounded((observation_size(self.num_links) + self.num_links,))
+        tokens = layout(self.num_links, extra=1)
+        observation = unbounded((observation_size(tokens),))
         action = Box.uniform((self.num_links,), -1.0, 1.0)
-        return single_agent_spec("reacher-zigzag", observation, action, self.episode_length, METRICS)
+        spec = single_agent_spec("reacher-zigzag", observation, action, self.episode_length, METRICS)
+        return dataclasses.replace(spec, tokens=tokens)
 
     def default_params(self) -> Body:
         """Return an arm of equal links, its motors geared down to 2 rad/s: faster ones would jump over a wall."""
@@ -163,8 +166,8 @@ class ReacherZigzag:
 
     def _observe(self, state: ZigzagState) -> Float[Array, "D"]:
         points = self.link_positions(state)
-        seen = observe(state.body, state.angles, state.velocities, jnp.asarray(GOAL), points)
-        return jnp.concatenate([seen, jnp.where(state.body.mask, wall_distances(points).min(axis=1), 0.0)])
+        nearest = wall_distances(points).min(axis=1)
+        return observe(state.body, state.angles, state.velocities, jnp.asarray(GOAL), points, nearest[:, None])
 
 
 def links_of(points: Float[Array, "points 2"]) -> Float[Array, "links 2 2"]:
