@@ -22,13 +22,13 @@ class MapElitesConfig:
     """Grid: cells along each axis but links, which has one for each number."""
     num_cells: int = 224
     """Cvt: cells."""
-    num_initial: int = 256
+    num_initial: int = 128
     """Random bodies that the repertoire begins with."""
     num_offspring: int = 128
-    """Bodies evaluated in every generation after that."""
+    """New bodies evaluated in every generation after that."""
     num_targets: int = 32
     """Targets each body is evaluated on: the same for all bodies and generations of a run."""
-    updates_per_generation: int = 8
+    updates_per_generation: int = 16
     """Rollouts, with an update of the policy each, between two generations."""
     elites: float = 0.5
     """Share of the bodies trained on that are elites of the repertoire."""

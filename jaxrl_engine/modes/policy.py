@@ -11,6 +11,7 @@ from jaxtyping import Array
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
 from jaxrl_engine.envs.host.environment import HostEnvironment
+from jaxrl_engine.envs.protocol import Embodied
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
 from jaxrl_engine.modes.map_elites.choose import BEST, choose_elite
@@ -113,6 +114,7 @@ def load_policy(
         if elite is not None:
             raise UserError(f"elite: {path} is a run of mode {config.mode}, which has no repertoire")
         return SavedPolicy(built, train_state, restored.step)
+    assert isinstance(built.env, Embodied)  # `modes.build` admits no other
     cell, arm = choose_elite(population_of(state).repertoire, elite or BEST)
     body = jax.tree.map(lambda leaf: leaf[0], embody(built.env, jax.tree.map(lambda leaf: leaf[None], arm)))
     return SavedPolicy(dataclasses.replace(built, env_params=body), train_state, restored.step, cell)

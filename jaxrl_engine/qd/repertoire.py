@@ -57,7 +57,7 @@ class Repertoire(Struct):
 
     @property
     def occupied(self) -> Bool[Array, "*batch N"]:
-        return self.fitness > -jnp.inf
+        return jnp.asarray(self.fitness) > -jnp.inf
 
 
 def empty(cells: Cells, genotype_example: PyTree) -> Repertoire:
@@ -85,17 +85,21 @@ def empty(cells: Cells, genotype_example: PyTree) -> Repertoire:
 
 
 def insert(
-    repertoire: Repertoire, candidates: Candidates, generation: Int[Array, ""] | int
+    repertoire: Repertoire,
+    candidates: Candidates,
+    generation: Int[Array, ""] | int,
+    asking: Bool[Array, "C"] | bool = True,
 ) -> tuple[Repertoire, Int8[Array, "C"]]:
     """Let in every candidate that is fitter than its cell's elite and the fittest of those that ask for the cell.
 
     At equal fitness the elite stays, and of candidates the first one wins. Also returned: what became of each, 0
     rejected, 1 improved, 2 new cell. Of several candidates for one cell only the one that holds it afterwards is 1 or 2
-    (pyribs compares each with the elite alone). Work O(C + N) for grids.
+    (pyribs compares each with the elite alone). Those that are not `asking` are rejected, and nowhere counted. Work
+    O(C + N) for grids.
     """
     index, inside = jax.vmap(repertoire.cells.cell_of)(candidates.descriptors)
     finite = jnp.isfinite(candidates.fitness) & jnp.all(jnp.isfinite(candidates.descriptors), axis=-1)
-    valid = finite & inside
+    valid = finite & inside & asking
     incumbent = repertoire.fitness[index]
     winner = _winners(jnp.where(valid, candidates.fitness, -jnp.inf), index, incumbent, repertoire.num_cells)
     enters = winner[index] == jnp.arange(index.size)
@@ -106,8 +110,8 @@ def insert(
 
     repertoire = _settle(repertoire, candidates, winner, jnp.asarray(generation, jnp.int32))
     return repertoire.replace(
-        not_finite=repertoire.not_finite + count(~finite),
-        out_of_range=repertoire.out_of_range + count(finite & ~inside),
+        not_finite=repertoire.not_finite + count(asking & ~finite),
+        out_of_range=repertoire.out_of_range + count(asking & finite & ~inside),
         inserted=repertoire.inserted + count(status == NEW_CELL),
         improved=repertoire.improved + count(status == IMPROVED),
         rejected=repertoire.rejected + count(valid & ~enters),

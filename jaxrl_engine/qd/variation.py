@@ -50,7 +50,7 @@ def iso_line(
 
 
 def along_line(
-    noise: Float[Array, "*batch D+1"],
+    noise: Float[Array, "*batch numbers"],
     a: Float[Array, "*batch D"],
     b: Float[Array, "*batch D"],
     iso_sigma: float,

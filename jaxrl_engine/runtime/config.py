@@ -57,7 +57,7 @@ WORLDS: dict[str, dict[str, Any]] = {
         "network.hidden_sizes": (64,), "evaluation.episodes": 200,
     },
     "map-elites": {
-        "env": "reacher", "total_steps": 8_000_000, "num_envs": 256, "num_steps": 25, "ppo.learning_rate": 1e-3,
+        "env": "reacher", "total_steps": 6_000_000, "num_envs": 256, "num_steps": 25, "ppo.learning_rate": 1e-3,
         "ppo.gamma": 0.97, "ppo.num_epochs": 4, "ppo.num_minibatches": 8, "network.hidden_sizes": (128, 128),
     },
 }  # fmt: skip

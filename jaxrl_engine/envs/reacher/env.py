@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_engine.core.config import require
 from jaxrl_engine.core.scene import Scene
@@ -122,6 +122,16 @@ class Reacher:
         lengths: Any = _read_lengths(self.lengths, self.num_links)
         with jax.ensure_compile_time_eval():
             return make_body(lengths, lengths > 0)
+
+    def embody(
+        self,
+        lengths: Float[Array, "links"],
+        mask: Bool[Array, "links"],
+        thickness: Float[Array, ""],
+        gear: Float[Array, ""],
+    ) -> Body:
+        """Return the arm of these links (m), so thick and so geared against the family's."""
+        return make_body(lengths, mask, thickness, gear)
 
     def reset(self, key: Key[Array, ""], params: Body) -> tuple[ReacherState, TimeStep]:
         """Start at rest. The key is consumed.

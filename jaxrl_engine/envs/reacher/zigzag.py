@@ -16,7 +16,15 @@ from jaxrl_engine.core.spaces import Box
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec, Leaf, TimeStep
 from jaxrl_engine.envs.reacher import planar
-from jaxrl_engine.envs.reacher.body import MAX_LINKS, Body, check_body, link_positions, motor_effort, uniform_body
+from jaxrl_engine.envs.reacher.body import (
+    MAX_LINKS,
+    Body,
+    check_body,
+    link_positions,
+    make_body,
+    motor_effort,
+    uniform_body,
+)
 from jaxrl_engine.envs.reacher.geometry import segment_to_segment
 from jaxrl_engine.envs.reacher.view import arm_scene, layout, observation_size, observe
 from jaxrl_engine.envs.single_agent import first_timestep, single_agent_spec, single_agent_timestep, unbounded
@@ -97,9 +105,18 @@ class ReacherZigzag:
         return dataclasses.replace(spec, tokens=tokens)
 
     def default_params(self) -> Body:
-        """Return an arm of equal links, its motors geared down to 2 rad/s: faster ones would jump over a wall."""
-        body = uniform_body(self.num_links, self.total_length)
-        return body.replace(damping=np.asarray(body.torque) / np.float32(TOP_SPEED))
+        """Return an arm of equal links."""
+        return _slowed(uniform_body(self.num_links, self.total_length))
+
+    def embody(
+        self,
+        lengths: Float[Array, "links"],
+        mask: Bool[Array, "links"],
+        thickness: Float[Array, ""],
+        gear: Float[Array, ""],
+    ) -> Body:
+        """Return the arm of these links (m), so thick and so geared against the family's."""
+        return _slowed(make_body(lengths, mask, thickness, gear))
 
     def reset(self, key: Key[Array, ""], params: Body) -> tuple[ZigzagState, TimeStep]:
         """Start at rest, leaning away from the walls. The key is consumed.
@@ -168,6 +185,12 @@ class ReacherZigzag:
         points = self.link_positions(state)
         nearest = wall_distances(points).min(axis=1)
         return observe(state.body, state.angles, state.velocities, jnp.asarray(GOAL), points, nearest[:, None])
+
+
+def _slowed(body: Body) -> Body:
+    """Brake the motors down to 2 rad/s: faster ones would jump over a wall."""
+    braked = jnp.asarray(body.torque) / TOP_SPEED
+    return body.replace(damping=jnp.where(jnp.asarray(body.mask), braked, jnp.asarray(body.damping)))
 
 
 def links_of(points: Float[Array, "points 2"]) -> Float[Array, "links 2 2"]:

@@ -17,7 +17,7 @@ def make_evolution(built: Build) -> Evolution:
     """Make the trainer of the mode map-elites.
 
     Raises:
-        UserError: a descriptor that the world does not measure.
+        UserError: a descriptor that the world does not measure, or more first bodies than are evaluated at once.
     """
     config, qd, env = built.config, built.config.qd, built.env
     assert isinstance(env, Embodied) and isinstance(built.algorithm, Algorithm)  # `modes.build` admits no other
@@ -26,6 +26,10 @@ def make_evolution(built: Build) -> Evolution:
         space = make_space(qd, bounds, measures_energy="energy" in env.spec.metric_names)
     except ValueError as error:
         raise UserError(str(error)) from error
+    rows = qd.num_offspring + (int(space.feasible.sum()) if qd.refresh else 0)
+    if qd.num_initial > rows:
+        allowed = "the bodies evaluated in a generation, qd.num_offspring and, with qd.refresh, one per feasible cell"
+        raise UserError(f"qd.num_initial must be at most {rows}, {allowed}, not {qd.num_initial}")
     bodies = VectorEnv(env, config.num_envs, params_axis=0)
     return Evolution(
         practice=OnPolicy(built.algorithm, bodies, None, config.num_steps), env=env, config=qd, space=space,

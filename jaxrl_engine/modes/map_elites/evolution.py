@@ -80,27 +80,27 @@ class Evolution:
         arms = random_arms(key_arms, self.bounds, self.practice.vector_env.num_envs)
         practice = self.practice
         worlds = start(practice.algorithm, practice.vector_env, key_worlds, embody(self.env, arms))
-        frames = min(SNAPSHOTS, self.generations)
         return Population(
             worlds=worlds, repertoire=archive.empty(self.space.cells, jax.tree.map(lambda leaf: leaf[0], arms)),
             targets=key_targets, generation=jnp.zeros((), jnp.int32), evaluation_steps=jnp.zeros(()),
             history=History(
-                fitness=jnp.full((frames, self.space.cells.num_cells), -jnp.inf),
-                generation=jnp.full((frames,), -1, jnp.int32),
+                fitness=jnp.full((SNAPSHOTS, self.space.cells.num_cells), -jnp.inf),
+                generation=jnp.full((SNAPSHOTS,), -1, jnp.int32),
             ),
         )  # fmt: skip
 
     def learn(self, train_state: TrainState, actor: Population, key: Key[Array, ""]) -> Learned:
         """Run one generation. The key is consumed."""
-        key_children, key_random, key_elites, key_train, key_initial = jax.random.split(key, 5)
+        key_children, key_random, key_elites, key_train, key_first = jax.random.split(key, 5)
         children = offspring(key_children, actor.repertoire, self._variation, self.bounds, self.config.num_offspring)
-        warm = actor.generation < self.warm_up
+        # A repertoire once begun stays, even where a resumed run is told to take longer.
+        warm = (actor.generation < self.warm_up) & ~actor.repertoire.occupied.any()
         arms = self._training_bodies(actor.repertoire, children, warm, key_random, key_elites)
         train_state, worlds, metrics = self._train(train_state, actor.worlds, embody(self.env, arms), warm, key_train)
         repertoire, steps = jax.lax.cond(
             warm,
             lambda: (actor.repertoire, jnp.zeros(())),
-            lambda: self._evolve(train_state, actor, children, key_initial),
+            lambda: self._evolve(train_state, actor, children, key_first),
         )
         after = actor.replace(
             worlds=worlds, repertoire=repertoire, generation=actor.generation + 1,
@@ -159,33 +159,32 @@ class Evolution:
     def _evolve(
         self, train_state: TrainState, actor: Population, children: Arms, key: Key[Array, ""]
     ) -> tuple[Repertoire, Float[Array, ""]]:
-        """Refresh the repertoire, then let the offspring compete; returns the environment steps this took, too."""
-        repertoire, steps = actor.repertoire, jnp.zeros(())
-        if self.config.refresh:
-            repertoire, steps = self._refresh(train_state, actor)
+        """Refresh the repertoire and let the offspring compete; returns the environment steps this took, too.
 
-        def compete(repertoire: Repertoire, arms: Arms) -> tuple[Repertoire, Float[Array, ""]]:
-            fitness, descriptors, spent = self._measure(train_state, actor.targets, arms)
-            candidates = Candidates(
-                genotypes=arms, fitness=fitness, descriptors=descriptors, policy_version=train_state.policy_version
-            )
-            return archive.insert(repertoire, candidates, actor.generation)[0], spent
-
-        def begin() -> tuple[Repertoire, Float[Array, ""]]:
-            return compete(repertoire, random_arms(key, self.bounds, self.config.num_initial))
-
-        first = actor.generation == self.warm_up
-        repertoire, begun = jax.lax.cond(first, begin, lambda: (repertoire, jnp.zeros(())))
-        repertoire, spent = compete(repertoire, children)
-        return repertoire, steps + begun + spent
-
-    def _refresh(self, train_state: TrainState, actor: Population) -> tuple[Repertoire, Float[Array, ""]]:
-        """Every elite's fitness under the policy as it is now; cells no body can be in are left out."""
-        repertoire, cells = actor.repertoire, np.flatnonzero(self.space.feasible)
+        All are evaluated in one batch. While the repertoire is empty, random bodies stand where its elites will.
+        """
+        repertoire, cells = actor.repertoire, self.refreshed
+        empty = ~repertoire.occupied.any()
         elites = jax.tree.map(lambda leaf: leaf[cells], repertoire.genotypes)
-        fitness, _, steps = self._measure(train_state, actor.targets, elites)
-        everywhere = repertoire.fitness.at[cells].set(fitness)
-        return archive.refresh(repertoire, everywhere, train_state.policy_version, FLOOR), steps
+        arms = jax.tree.map(
+            lambda random, elite, child: jnp.concatenate([jnp.where(empty, random, elite), child]),
+            random_arms(key, self.bounds, len(cells)), elites, children,
+        )  # fmt: skip
+        fitness, descriptors, steps = self._measure(train_state, actor.targets, arms)
+        if self.config.refresh:
+            everywhere = repertoire.fitness.at[cells].set(fitness[: len(cells)])
+            repertoire = archive.refresh(repertoire, everywhere, train_state.policy_version, FLOOR)
+        candidates = Candidates(
+            genotypes=arms, fitness=fitness, descriptors=descriptors, policy_version=train_state.policy_version
+        )
+        row = jnp.arange(fitness.shape[0])
+        asking = jnp.where(empty, row < self.config.num_initial, row >= len(cells))
+        return archive.insert(repertoire, candidates, actor.generation, asking)[0], steps
+
+    @property
+    def refreshed(self) -> Int[np.ndarray, "cells"]:
+        """The cells whose elites are evaluated in every generation; no body can be in the others."""
+        return np.flatnonzero(self.space.feasible)[: None if self.config.refresh else 0]
 
     def _measure(
         self, train_state: TrainState, targets: Key[Array, ""], arms: Arms
@@ -206,9 +205,8 @@ class Evolution:
 
     def _remember(self, history: History, generation: Int[Array, ""], repertoire: Repertoire) -> History:
         """Keep the repertoire's fitness where a new picture is due: the last generation of each of equal spans."""
-        frames = history.generation.shape[0]
-        frame, following = (jnp.int32(frames) * (generation + step) // self.generations for step in (0, 1))
-        row = jnp.where(following > frame, frame, frames)
+        frame, following = (SNAPSHOTS * (generation + step) // self.generations for step in (0, 1))
+        row = jnp.where(following > frame, frame, SNAPSHOTS)
         return History(
             fitness=history.fitness.at[row].set(repertoire.fitness, mode="drop"),
             generation=history.generation.at[row].set(generation, mode="drop"),

@@ -15,7 +15,7 @@ from jaxrl_engine.qd.arms import Arms, mask
 
 def embody(env: Embodied, arms: Arms) -> PyTree:
     """Return the world's parameters `[n, …]` for arms `[n]`."""
-    return jax.vmap(env.embody)(arms.lengths, mask(arms), arms.thickness, arms.gear)
+    return jax.vmap(lambda arm: env.embody(arm.lengths, mask(arm), arm.thickness, arm.gear))(arms)
 
 
 def judge(

@@ -11,7 +11,6 @@ from jaxrl_engine.modes.evaluator import Evaluator
 from jaxrl_engine.modes.fused import RunState
 from jaxrl_engine.modes.map_elites.elites import EliteResults
 from jaxrl_engine.modes.map_elites.evolution import Evolution, Population
-from jaxrl_engine.modes.map_elites.space import UNITS
 from jaxrl_engine.qd.arms import Arms
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.evolution import EvolutionRecord, save_tables
@@ -57,10 +56,9 @@ def make_record(evolution: Evolution, results: EliteResults, population: Populat
     cells = np.flatnonzero(space.feasible)
     held = np.asarray(results.held)
     successes[cells[held]], trials[cells[held]] = success.sum(axis=1)[held], success.shape[1]
-    units = tuple(f"{name} ({UNITS[name]})" if UNITS[name] else name for name in space.names)
     return EvolutionRecord(
         title=f"{evolution.env.spec.name}: {int(repertoire.occupied.sum())} elites",
-        axes=units, shape=getattr(space.cells, "shape", None), low=space.low, high=space.high,
+        axes=space.names, shape=getattr(space.cells, "shape", None), low=space.low, high=space.high,
         centroids=space.in_units(np.asarray(space.cells.centroids)), feasible=space.feasible,
         feasible_is_estimate=not space.exact, fitness=np.asarray(repertoire.fitness),
         archived=np.asarray(repertoire.archived), policy_version=np.asarray(repertoire.policy_version),

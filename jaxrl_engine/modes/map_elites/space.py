@@ -12,8 +12,7 @@ from jaxrl_engine.qd.arms import Arms, Bounds, random_arms
 from jaxrl_engine.qd.cells import Cells, Voronoi, make_voronoi
 from jaxrl_engine.qd.descriptors import DESCRIPTORS, describe, feasible, make_grid
 
-UNITS = {"links": "", "length": "m", "area": "m²", "asymmetry": "", "energy": "J"}
-MOST_ENERGY = 200.0
+MOST_ENERGY = 1000.0
 """Joules an episode: the end of the axis `energy`. A body that spends more is out of range, and counted."""
 SAMPLES = 2**16
 """Random bodies that estimate which cells of a tessellation are feasible."""
@@ -23,7 +22,7 @@ SAMPLES = 2**16
 class DescriptorSpace:
     """Two descriptors and the cells of their box; a tessellation's are those of the box scaled to the unit square."""
 
-    names: tuple[str, ...]
+    names: tuple[str, str]
     cells: Cells
     feasible: Bool[np.ndarray, "N"]  # which cells a body can be in
     exact: bool  # whether that is known, not estimated
@@ -53,7 +52,7 @@ def make_space(config: MapElitesConfig, bounds: Bounds, *, measures_energy: bool
     """
     if "energy" in config.descriptors and not measures_energy:
         raise ValueError("qd.descriptors must not hold energy in a world that does not measure it")
-    names = config.descriptors
+    names = (config.descriptors[0], config.descriptors[1])
     counts = bounds.max_links - bounds.min_links + 1
     bins = [counts if name == "links" else config.bins for name in names]
     grid = make_grid(names, bins, bounds, {"energy": (0.0, MOST_ENERGY)})
