@@ -21,6 +21,7 @@ from jaxrl_engine.algos.ppo_statistics import add_reward, init_statistics, norma
 from jaxrl_engine.algos.ppo_types import PPOCarry, PPOExtras, PPOHyper, PPOParams, PPOStatistics, Samples
 from jaxrl_engine.algos.ppo_update import begin, estimate, improve, keep_if_finite, ppo_loss, values_and_next
 from jaxrl_engine.core.algo_config import PPOConfig
+from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.config import NetworkConfig
 from jaxrl_engine.core.types import Decision, EnvSpec, PyTree, TimeStep, TrainState, Trajectory
 from jaxrl_engine.nets.actor_critic import Actor, CentralCritic, Critic, clear_memory, initial_memory
@@ -35,6 +36,10 @@ class PPO:
 
     All agents of a world share one actor, each acting on its own observation, and one critic. Where that sees the
     global state, this is MAPPO (Yu et al. 2022, arXiv:2103.01955); where it sees each agent's observation, IPPO.
+
+    Raises:
+        ValueError: a network of bodies, whose flags and lengths are read as they are, with normalised observations or
+            with a critic of the global state.
     """
 
     spec: EnvSpec
@@ -42,15 +47,23 @@ class PPO:
     network: NetworkConfig
     centralized: bool = False
 
+    def __post_init__(self) -> None:
+        if self.network.sees_bodies:
+            allowed = f"false with network.torso {self.network.torso}"
+            normalized = self.config.normalize_observations
+            natural = f"{allowed}, which reads flags and lengths in their own units"
+            require(not normalized, "ppo.normalize_observations", natural, normalized)
+            require(not self.centralized, "mappo.centralized", allowed, self.centralized)
+
     @property
     def actor(self) -> Actor:
-        return Actor(self.network, self.spec.observation.shape, self.spec.action)
+        return Actor(self.network, self.spec.observation.shape, self.spec.action, self.spec.tokens)
 
     @property
     def critic(self) -> Critic | CentralCritic:
         if self.centralized:
             return CentralCritic(self.network, self.spec.global_state.shape, self.spec.num_agents)
-        return Critic(self.network, self.spec.observation.shape)
+        return Critic(self.network, self.spec.observation.shape, self.spec.tokens)
 
     @property
     def recurrent(self) -> bool:

@@ -38,10 +38,13 @@ EnvValue = int | float | bool | str
 class NetworkConfig:
     """Actor and critic of ppo and mappo: two networks of the same shape that share no weights."""
 
-    torso: Literal["auto", "mlp", "cnn"] = "auto"
-    """auto: cnn for observations with three axes (height, width, channels), mlp for all others."""
+    torso: Literal["auto", "mlp", "cnn", "body-mlp", "body-set", "body-transformer"] = "auto"
+    """auto: cnn for observations with three axes (height, width, channels), mlp for all others. The others are for
+    bodies seen as one token per joint (reacher), of which slots may be empty, with ppo.normalize-observations off.
+    body-mlp: all slots as one vector. body-set: the same layers for every joint, and their mean over the joints.
+    body-transformer: attention among the joints."""
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the fully connected layers."""
+    """Widths of the fully connected layers (body-set: for each joint)."""
     activation: Literal["tanh", "relu", "elu", "silu", "gelu"] = "tanh"
     """Nonlinearity after each hidden layer."""
     cnn_channels: tuple[int, ...] = (16,)
@@ -53,6 +56,12 @@ class NetworkConfig:
     cnn_kinds: int = 1
     """The image's channels are of so many interchangeable kinds, such as colours: channel i is of kind i mod cnn_kinds.
     The same convolutions then serve each kind, which they see beside the sum over all."""
+    transformer_blocks: int = 3
+    """Blocks of the body-transformer: attention among the joints, then a feed-forward layer."""
+    transformer_heads: int = 4
+    """Its attention heads per block."""
+    transformer_width: int = 64
+    """Width of its embeddings and of its feed-forward layers; it reads neither hidden_sizes nor activation."""
     recurrent: Literal["none", "gru"] = "none"
     """Put a recurrent layer between torso and head; it is cleared where an episode starts."""
     recurrent_size: int = 64
@@ -73,19 +82,35 @@ class NetworkConfig:
             sizes = getattr(self, name)
             valid = len(sizes) > 0 and all(isinstance(size, int) and size >= 1 for size in sizes)
             require(valid, f"network.{name}", "one or more whole numbers >= 1", sizes)
-        require_positive_int(self, "network.", "recurrent_size", "cnn_kinds")
+        transformer = ("transformer_blocks", "transformer_heads", "transformer_width")
+        require_positive_int(self, "network.", "recurrent_size", "cnn_kinds", *transformer)
+        width, heads = self.transformer_width, self.transformer_heads
+        require(
+            width % heads == 0, "network.transformer_heads", f"a divisor of network.transformer_width = {width}", heads
+        )
         layers = len(self.cnn_channels)
         for name in ("cnn_sizes", "cnn_strides"):
             sizes = getattr(self, name)
             require(len(sizes) in (1, layers), f"network.{name}", f"1 or {layers} numbers, as many as layers", sizes)
-        allowed = "auto or dense with an mlp, a gru or strides"
+        allowed = "auto or dense with an mlp, a body, a gru or strides"
         require(self.head != "pairs" or self.sees_cells, "network.head", allowed, self.head)
         require_range(self, "network.", -20.0, 5.0, "initial_log_std")
+        if self.sees_bodies:
+            allowed = f"none with network.torso {self.torso}"
+            require(self.recurrent == "none", "network.recurrent", allowed, self.recurrent)
+        if self.torso == "body-transformer":
+            allowed = "float32 with network.torso body-transformer"
+            require(self.compute_dtype == "float32", "network.compute_dtype", allowed, self.compute_dtype)
+
+    @property
+    def sees_bodies(self) -> bool:
+        """Whether an observation is read as the tokens of a body."""
+        return self.torso in ("body-mlp", "body-set", "body-transformer")
 
     @property
     def sees_cells(self) -> bool:
         """Whether the cnn's last layer has features of each of the image's cells."""
-        return self.torso != "mlp" and self.recurrent == "none" and max(self.cnn_strides) == 1
+        return self.torso in ("auto", "cnn") and self.recurrent == "none" and max(self.cnn_strides) == 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrl_engine.core.config import NetworkConfig
-from jaxrl_engine.core.spaces import ActionSpace
+from jaxrl_engine.core.spaces import ActionSpace, Tokens
 from jaxrl_engine.core.types import PyTree
+from jaxrl_engine.nets.bodies import BodyActor, BodyCritic
 from jaxrl_engine.nets.dense import Dense
 from jaxrl_engine.nets.gru import GRU
 from jaxrl_engine.nets.heads import make_head, takes_pairs
@@ -33,12 +34,14 @@ class Actor(nn.Module):
     """A policy: `(memory, observation, action mask) -> (memory, distribution over actions)`.
 
     With `is_first` `[T, B]` the inputs are sequences `[T, B, …]`: the memory, cleared where an episode starts, goes on
-    from step to step, and what comes back is the memory after every one, `[T, B, …]`.
+    from step to step, and what comes back is the memory after every one, `[T, B, …]`. `tokens` is the observation's
+    layout, for the torsos that read a body: these take the motors a body has from its tokens, not from the mask.
     """
 
     config: NetworkConfig
     observation_shape: tuple[int, ...]
     action: ActionSpace
+    tokens: Tokens | None = None
 
     @nn.compact
     def __call__(
@@ -48,6 +51,8 @@ class Actor(nn.Module):
         mask: Bool[Array, "*batch n"] | None,
         is_first: Bool[Array, "T B"] | None = None,
     ) -> tuple[PyTree, Distribution]:
+        if self.config.sees_bodies:
+            return carry, BodyActor(self.config, self.tokens, self.action)(observation)
         shape = self.observation_shape
         of_cells = takes_pairs(self.config, shape, self.action)
         carry, features, batch = _features(self.config, shape, carry, observation, is_first, of_cells)
@@ -55,15 +60,18 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """A state-value function: `(memory, observation) -> (memory, value [*batch])`; sequences as for `Actor`."""
+    """A state-value function: `(memory, observation) -> (memory, value [*batch])`; the rest as for `Actor`."""
 
     config: NetworkConfig
     observation_shape: tuple[int, ...]
+    tokens: Tokens | None = None
 
     @nn.compact
     def __call__(
         self, carry: PyTree, observation: Float[Array, "..."], is_first: Bool[Array, "T B"] | None = None
     ) -> tuple[PyTree, Float[Array, "*batch"]]:
+        if self.config.sees_bodies:
+            return carry, BodyCritic(self.config, self.tokens)(observation)
         carry, features, batch = _features(self.config, self.observation_shape, carry, observation, is_first)
         return carry, Dense(1, 1.0, name="value")(features).reshape(batch)
 

@@ -72,8 +72,29 @@ class GaussianHead(nn.Module):
     def __call__(self, features: Float[Array, "samples H"], mask: None, batch: tuple[int, ...]) -> Distribution:
         mean = Dense(self.size, POLICY_GAIN, name="mean")(features).reshape(*batch, -1)
         log_std = self.param("log_std", nn.initializers.constant(self.initial_log_std), (self.size,))
-        family = TanhGaussian if self.squash else DiagonalGaussian
-        return family(mean=mean, log_std=jnp.broadcast_to(log_std, mean.shape))
+        return gaussian(mean, jnp.broadcast_to(log_std, mean.shape), self.squash)
+
+
+def gaussian(
+    mean: Float[Array, "*batch D"],
+    log_std: Float[Array, "*batch D"],
+    squash: bool,
+    mask: Bool[Array, "*batch D"] | None = None,
+) -> Distribution:
+    """The distribution over real actions, squashed or not; `mask` says which of them are there (None: all)."""
+    family = TanhGaussian if squash else DiagonalGaussian
+    return family(mean=mean, log_std=log_std, mask=mask)
+
+
+def is_squashed(config: NetworkConfig, action: ActionSpace) -> bool:
+    """Say whether real actions are squashed.
+
+    Raises:
+        ValueError: that was asked for actions without bounds.
+    """
+    if config.gaussian == "tanh" and not (isinstance(action, Box) and action.bounded):
+        raise ValueError("network.gaussian must be diagonal where actions are unbounded, not 'tanh'")
+    return config.gaussian == "tanh"
 
 
 def takes_pairs(config: NetworkConfig, observation_shape: tuple[int, ...], action: ActionSpace) -> bool:
@@ -103,9 +124,7 @@ def make_head(config: NetworkConfig, observation_shape: tuple[int, ...], action:
         return DiscreteHead(nvec=(action.n,), joint=True)
     if not isinstance(action, Box):
         return DiscreteHead(nvec=action.nvec, joint=False)
-    if config.gaussian == "tanh" and not action.bounded:
-        raise ValueError("network.gaussian must be diagonal where actions are unbounded, not 'tanh'")
-    return GaussianHead(int(np.prod(action.shape)), config.initial_log_std, config.gaussian == "tanh")
+    return GaussianHead(int(np.prod(action.shape)), config.initial_log_std, is_squashed(config, action))
 
 
 def draw_noise(key: Key[Array, ""], action: ActionSpace, batch: tuple[int, ...]) -> Float[Array, "..."]:

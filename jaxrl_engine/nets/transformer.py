@@ -1,7 +1,8 @@
 """Transformer blocks over a handful of tokens: an encoder that sees them all and a decoder that sees what came before.
 
 The decoder is that of the multi-agent transformer: after causal attention over its own tokens, the *encoder's* output
-asks and is the residual stream, and the decoder's tokens answer. Layers are normalised after each residual sum.
+asks and is the residual stream, and the decoder's tokens answer. Its layers, and those of its encoder, are normalised
+after each residual sum.
 Source: Wen et al. 2022, "Multi-Agent Reinforcement Learning is a Sequence Modeling Problem", arXiv:2205.14953, §4.
 """
 
@@ -43,15 +44,16 @@ class Attention(nn.Module):
         self,
         asking: Float[Array, "N asking W"],
         memory: Float[Array, "N tokens keys_values"],
-        allowed: Bool[Array, "asking tokens"] | None = None,
+        allowed: Bool[Array, "*N asking tokens"] | None = None,
     ) -> Float[Array, "N asking W"]:
-        """softmax(Q Kᵀ / √d) V per head, over the tokens each asking one is allowed to see."""
+        """softmax(Q Kᵀ / √d) V per head, over the tokens each asking one may see, in all samples or in each."""
         size = self.width // self.heads
         query = over_tokens(self.query, asking).reshape(*asking.shape[:2], self.heads, size)
         key, value = jnp.split(memory.reshape(*memory.shape[:2], 2, self.heads, size), 2, axis=2)
         scores = jnp.einsum("nqhd,nkhd->nhqk", query, key[:, :, 0]) / size**0.5
         if allowed is not None:
-            scores = jnp.where(allowed[None, None], scores, FORBIDDEN)
+            seen = allowed[None, None] if allowed.ndim == 2 else allowed[:, None]
+            scores = jnp.where(seen, scores, FORBIDDEN)
         mixed = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores), value[:, :, 0])
         return over_tokens(self.project, mixed.reshape(*asking.shape))
 
@@ -78,6 +80,27 @@ class EncoderBlock(nn.Module):
         attention = Attention(self.width, self.heads)
         x = nn.LayerNorm()(x + attention.attend(x, attention.memory(x)))
         return nn.LayerNorm()(x + FeedForward(self.width)(x))
+
+
+class PreNormBlock(nn.Module):
+    """Attention to the tokens that are visible, then a feed-forward layer, each of a normalised input and added to it.
+
+        x ← x + Attention(LN x),   x ← x + FeedForward(LN x)
+
+    Source: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture", arXiv:2002.04745, §3.
+    """
+
+    width: int
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "N tokens W"], visible: Bool[Array, "N tokens tokens"]
+    ) -> Float[Array, "N tokens W"]:
+        attention = Attention(self.width, self.heads)
+        seen = nn.LayerNorm()(x)
+        x = x + attention.attend(seen, attention.memory(seen), visible)
+        return x + FeedForward(self.width)(nn.LayerNorm()(x))
 
 
 class DecoderBlock(nn.Module):

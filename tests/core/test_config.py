@@ -81,6 +81,9 @@ WRONG = [
     ("network.", NetworkConfig, "cnn_sizes", [(), (0,), (3, 3), (3.0,)]),
     ("network.", NetworkConfig, "cnn_strides", [(), (0,), (1, 2), (2.0,)]),
     ("network.", NetworkConfig, "cnn_kinds", [0, -1, 7.0]),
+    ("network.", NetworkConfig, "transformer_blocks", [0, -1, 3.0]),
+    ("network.", NetworkConfig, "transformer_heads", [0, -1, 3]),
+    ("network.", NetworkConfig, "transformer_width", [0, -1, 64.0]),
     ("network.", NetworkConfig, "recurrent_size", [0, -1, 64.0]),
     ("network.", NetworkConfig, "initial_log_std", [-21.0, 6.0, NAN]),
     ("evaluation.", EvaluationConfig, "episodes", [0, -1, 2.0]),
@@ -158,9 +161,11 @@ def test_recurrent_minibatches_are_whole_environments():
     Config(num_envs=8, num_steps=3, network=recurrent)
 
 
-@pytest.mark.parametrize("without_cells", [{"torso": "mlp"}, {"recurrent": "gru"}, {"cnn_strides": (2,)}])
+@pytest.mark.parametrize(
+    "without_cells", [{"torso": "mlp"}, {"torso": "body-set"}, {"recurrent": "gru"}, {"cnn_strides": (2,)}]
+)
 def test_pairs_need_the_cells_of_a_cnn(without_cells):
-    with pytest.raises(ValueError, match=r"network\.head must be auto or dense with an mlp, a gru or strides"):
+    with pytest.raises(ValueError, match=r"network\.head must be auto or dense with an mlp, a body, a gru or strides"):
         NetworkConfig(head="pairs", **without_cells)
     NetworkConfig(head="pairs")
 
@@ -175,6 +180,25 @@ def test_chunks_divide_among_the_minibatches_of_hmasd():
 def test_a_transformer_has_no_memory():
     with pytest.raises(ValueError, match=r"network\.recurrent must be none with algo mat, not 'gru'"):
         Config(algo="mat", network=NetworkConfig(recurrent="gru"))
+
+
+@pytest.mark.parametrize("torso", ["body-mlp", "body-set", "body-transformer"])
+def test_networks_of_bodies_have_no_memory(torso):
+    with pytest.raises(ValueError, match=f"network.recurrent must be none with network.torso {torso}, not 'gru'"):
+        NetworkConfig(torso=torso, recurrent="gru")
+
+
+def test_networks_of_bodies_say_what_fits():
+    assert NetworkConfig(transformer_heads=3, transformer_width=9).transformer_heads == 3
+    with pytest.raises(ValueError, match=r"heads must be a divisor of network\.transformer_width = 64, not 5"):
+        NetworkConfig(transformer_heads=5)
+    with pytest.raises(
+        ValueError, match=r"network\.compute_dtype must be float32 with network\.torso body-transformer"
+    ):
+        NetworkConfig(torso="body-transformer", compute_dtype="bfloat16")
+    read = {torso for torso in ("auto", "mlp", "cnn", "body-mlp", "body-set", "body-transformer")
+            if NetworkConfig(torso=torso).sees_bodies}  # fmt: skip
+    assert read == {"body-mlp", "body-set", "body-transformer"}
 
 
 def test_derived_numbers():

@@ -4,54 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
+from numpy_networks import attend, dense, double, feed_forward, gelu, layer_norm, perturbed
 
-from jaxrl_engine.nets.transformer import Attention, Decoder, Encoder, TokenEmbedding, TokenHead
+from jaxrl_engine.nets.transformer import Attention, Decoder, Encoder, PreNormBlock, TokenEmbedding, TokenHead
 
 N, TOKENS, WIDTH, HEADS = 3, 5, 14, 2
-
-
-def double(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
-
-
-def dense(params, x):
-    return x @ params["kernel"] + params["bias"]
-
-
-def layer_norm(params, x):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-6) * params["scale"] + params["bias"]
-
-
-def gelu(x):
-    return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def attend(params, asking, source, causal):
-    """Head by head, query by query."""
-    query, both = dense(params["query"], asking), dense(params["key_value"], source)
-    size, mixed = WIDTH // HEADS, np.zeros_like(asking)
-    for n in range(len(asking)):
-        for head in range(HEADS):
-            part = slice(head * size, (head + 1) * size)
-            key, value = both[n, :, part], both[n, :, WIDTH + head * size : WIDTH + (head + 1) * size]
-            for i in range(asking.shape[1]):
-                seen = i + 1 if causal else len(key)
-                weights = special.softmax(key[:seen] @ query[n, i, part] / np.sqrt(size))
-                mixed[n, i, part] = weights @ value[:seen]
-    return dense(params["project"], mixed)
-
-
-def feed_forward(params, x):
-    return dense(params["Dense_1"], gelu(dense(params["Dense_0"], x)))
-
-
-def perturbed(params, key):
-    """Fresh parameters have zero biases and tiny gains: a mistake in them would not show."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return tree.unflatten([leaf + 0.5 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)])
 
 
 @pytest.fixture
@@ -74,7 +31,7 @@ def test_attention_equals_numpy(key, x, encoded, causal):
     allowed = jnp.tril(jnp.ones((TOKENS, TOKENS), bool)) if causal else None
     params = perturbed(attention.init(key, x, encoded, allowed, method=both), key)
     ours = attention.apply(params, x, encoded, allowed, method=both)
-    expected = attend(double(params["params"]), double(x), double(encoded), causal)
+    expected = attend(double(params["params"]), double(x), double(encoded), causal, HEADS)
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -84,9 +41,26 @@ def test_encoder_equals_numpy(key, x):
     p = double(params["params"])
     expected = layer_norm(p["LayerNorm_0"], double(x))
     for block in (p["EncoderBlock_0"], p["EncoderBlock_1"]):
-        expected = layer_norm(block["LayerNorm_0"], expected + attend(block["Attention_0"], expected, expected, False))
+        expected = layer_norm(
+            block["LayerNorm_0"], expected + attend(block["Attention_0"], expected, expected, False, HEADS)
+        )
         expected = layer_norm(block["LayerNorm_1"], expected + feed_forward(block["FeedForward_0"], expected))
     np.testing.assert_allclose(encoder.apply(params, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_block_sees_what_is_visible_in_each_sample(key, x):
+    """Equal to a sequence that ends after the visible tokens, of NumPy."""
+    block, counts = PreNormBlock(WIDTH, HEADS), (2, TOKENS, 1)
+    visible = jnp.arange(TOKENS)[None] < jnp.array(counts)[:, None]
+    visible = jnp.broadcast_to(visible[:, None], (N, TOKENS, TOKENS))
+    params = perturbed(block.init(key, x, visible), key)
+    p, found = double(params["params"]), block.apply(params, x, visible)
+    for sample, count in enumerate(counts):
+        short = double(x[sample : sample + 1, :count])
+        normed = layer_norm(p["LayerNorm_0"], short)
+        short = short + attend(p["Attention_0"], normed, normed, False, HEADS)
+        short = short + feed_forward(p["FeedForward_0"], layer_norm(p["LayerNorm_1"], short))
+        np.testing.assert_allclose(found[sample, :count], short[0], rtol=1e-4, atol=1e-4)
 
 
 def test_decoder_equals_numpy(key, x, encoded):
@@ -96,8 +70,8 @@ def test_decoder_equals_numpy(key, x, encoded):
     p, rep = double(params["params"]), double(encoded)
     hidden = layer_norm(p["norm"], double(x))
     for block in (p["stack_0"], p["stack_1"]):
-        hidden = layer_norm(block["norms_0"], hidden + attend(block["among"], hidden, hidden, True))
-        hidden = layer_norm(block["norms_1"], rep + attend(block["across"], rep, hidden, True))
+        hidden = layer_norm(block["norms_0"], hidden + attend(block["among"], hidden, hidden, True, HEADS))
+        hidden = layer_norm(block["norms_1"], rep + attend(block["across"], rep, hidden, True, HEADS))
         hidden = layer_norm(block["norms_2"], hidden + feed_forward(block["feed_forward"], hidden))
     np.testing.assert_allclose(decoder.apply(params, x, encoded), hidden, rtol=1e-4, atol=1e-4)
 

@@ -121,7 +121,11 @@ def test_resume_takes_the_configuration_of_the_run(tmp_path):
         ("--wandb maybe", "logging.wandb must be true or false, not 'maybe'"),
         ("--mode async --algo ppo", "algo must be impact with mode async, and only there, not 'ppo'"),
         ("--mode map-elites", "mode map-elites is not available yet: mode must be one of sync, async"),
-        ("--network.torso mpl", "network.torso must be one of auto, mlp, cnn, not 'mpl'; did you mean 'mlp'?"),
+        (
+            "--network.torso mpl",
+            "network.torso must be one of auto, mlp, cnn, body-mlp, body-set, body-transformer, not 'mpl'; "
+            "did you mean 'mlp'?",
+        ),
         ("--network.hidden-sizes", "network.hidden_sizes must be one or more whole numbers >= 1"),
         ("--network.hidden-sizes 3 x", "network.hidden_sizes must be a list of whole numbers, not [3, 'x']"),
         ("--env-params links", "env_params must be written NAME=VALUE, not 'links'"),

@@ -76,7 +76,11 @@ def test_a_file_is_laid_over_the_defaults(tmp_path, write):
         ("ppo: {gamma: 1.5}", "ppo.gamma must be a number from 0 to 1, not 1.5"),
         ("ppo: {clip_value: no}", "ppo.clip_value must be true or false, not 'no'"),
         ("env: 3", "env must be text, not 3"),
-        ("network: {torso: mpl}", "network.torso must be one of auto, mlp, cnn, not 'mpl'; did you mean 'mlp'?"),
+        (
+            "network: {torso: mpl}",
+            "network.torso must be one of auto, mlp, cnn, body-mlp, body-set, body-transformer, not 'mpl'; "
+            "did you mean 'mlp'?",
+        ),
         ("network: {hidden_sizes: 64}", "network.hidden_sizes must be a list of whole numbers, not 64"),
         ("network: {hidden_sizes: [64, 1.5]}", "network.hidden_sizes must be a list of whole numbers, not [64, 1.5]"),
         ("network: {hidden_sizes: []}", "network.hidden_sizes must be one or more whole numbers >= 1, not ()"),
