@@ -19,7 +19,7 @@ from jaxrl_engine.qd.arms import Arms, Bounds, mask, random_arms, total_length
 from jaxrl_engine.qd.cells import Grid
 
 ROUNDING = 2e-6
-"""Share by which a range is widened outwards: a float32 sum of links at their bound may lie nearly that far beyond it."""
+"""Share by which a range is widened outwards: a float32 sum of links at their bound may lie about as far beyond it."""
 
 SAMPLES = 2**18
 """Random arms that estimate which cells are feasible."""
@@ -73,7 +73,7 @@ def _length_range(bounds: Bounds) -> Range:
 
 
 def _area_range(bounds: Bounds) -> Range:
-    """A hole makes no smaller ring: then R² − r² = 4 l (R − l) with l ≥ R − l ≥ (n − 1) min_length, so ≥ (n min_length)²."""
+    """A hole makes no smaller ring: R² − r² is then 4 l (R − l), l ≥ R − l ≥ (n − 1) min_length ≥ n/2 min_length."""
     low, high = _length_range(bounds)
     return math.pi * low**2, math.pi * high**2
 

@@ -1,8 +1,8 @@
 """A repertoire of elites, one for each cell, that knows under which policy every fitness was measured.
 
 MAP-Elites (Mouret and Clune 2015, arXiv:1504.04909) where the evaluator learns: a fitness belongs to a version of the
-policy and goes stale. So each elite carries its fitness under `policy_version`, overwritten by `refresh`, beside the one
-it was let in with, which an archive that never looks again would still claim. The difference of the two is reported.
+policy and goes stale. An elite carries its fitness under `policy_version`, overwritten by `refresh`, beside the one it
+was let in with, which an archive that never looks again would still claim. The difference of the two is reported.
 
 What is not finite, or lies outside every cell, is turned away and counted. All of it is pure and fits into `jit`.
 """
@@ -168,11 +168,16 @@ def refresh(
 
 def select(repertoire: Repertoire, key: PRNGKeyArray, count: int) -> tuple[PyTree, Int[Array, "count"]]:
     """Draw elites uniformly with replacement: genotypes `[count, …]` and their cells. Without any elite: cell 0."""
+    return pick(repertoire, jax.random.uniform(key, (count,)))
+
+
+def pick(repertoire: Repertoire, uniforms: Float[Array, "count"]) -> tuple[PyTree, Int[Array, "count"]]:
+    """`select` by numbers in [0, 1) drawn before: u stands for elite number floor(u × elites) in the cells' order."""
     ranks = jnp.cumsum(repertoire.occupied, dtype=jnp.int32) - 1
     # Looking a rank up in the list of occupied cells is a gather; a binary search of the ranks would be ten.
     place = jnp.where(repertoire.occupied, ranks, repertoire.num_cells)
     elites = jnp.zeros_like(ranks).at[place].set(jnp.arange(ranks.size, dtype=jnp.int32), mode="drop")
-    drawn = (jax.random.uniform(key, (count,)) * (ranks[-1] + 1)).astype(jnp.int32)
+    drawn = (uniforms * (ranks[-1] + 1)).astype(jnp.int32)
     indices = elites[jnp.clip(drawn, 0, jnp.maximum(ranks[-1], 0))]
     return jax.tree.map(lambda leaf: leaf[indices], repertoire.genotypes), indices
 

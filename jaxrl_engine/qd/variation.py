@@ -1,14 +1,21 @@
 """How offspring differ from their parents: iso+line on the continuous genes, a link more or less, and immigrants."""
 
 import dataclasses
+import functools
+import math
+import statistics
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxrl_engine.core.checks import require_range
 from jaxrl_engine.qd.arms import Arms, Bounds, between, random_arms
 from jaxrl_engine.qd.repertoire import Repertoire, select
+
+QUANTILES = 2**16
+"""Different values of `gaussian`: a random word holds two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +23,8 @@ class Variation:
     """Settings of variation.
 
     `iso_sigma` is a share of a gene's range (for lengths max_length − min_length), `line_sigma` one of the parents'
-    difference; with `line_sigma` 0 variation is Gaussian and has one parent. `p_links` is the probability that a link is
-    added (half of it) or removed (the other half). `immigrants` is the share of offspring without parents: uniform arms,
-    against collapse.
+    difference; with `line_sigma` 0 variation is Gaussian and has one parent. With probability `p_links` a link is added
+    or removed, half of it each. `immigrants` is the share of offspring without parents: uniform arms, against collapse.
 
     Raises:
         ValueError: a sigma is negative or above 1, or a share is outside [0, 1]; the message names the field.
@@ -33,6 +39,25 @@ class Variation:
         require_range(self, "", 0.0, 1.0, "iso_sigma", "line_sigma", "p_links", "immigrants")
 
 
+def gaussian(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Draw standard normal numbers at `QUANTILES` equally likely quantiles: the i-th is Φ⁻¹((i + ½) / 65,536).
+
+    None is beyond 4.33 and the variance is 1 − 2e-5, which no mutation will notice. With a random word and an inverse of
+    Φ for each number, half the time of a generation went into them where the fitness is a cheap function.
+    """
+    size = math.prod(shape)
+    words = jax.random.bits(key, ((size + 1) // 2,), jnp.uint32)
+    halves = jnp.concatenate([words & (QUANTILES - 1), words >> 16])[:size].reshape(shape)
+    return jnp.asarray(_normal_quantiles()).at[halves].get(mode="promise_in_bounds")
+
+
+@functools.cache
+def _normal_quantiles() -> np.ndarray:
+    inverse = statistics.NormalDist().inv_cdf
+    lower = np.array([inverse((i + 0.5) / QUANTILES) for i in range(QUANTILES // 2)], np.float32)
+    return np.concatenate([lower, -lower[::-1]])
+
+
 def iso_line(
     key: PRNGKeyArray,
     a: Float[Array, "*batch D"],
@@ -45,7 +70,7 @@ def iso_line(
     With `line_sigma` 0 this is plain Gaussian mutation of `a`. Source: Vassiliades and Mouret 2018 (arXiv:1804.03906),
     equation 2.
     """
-    noise = jax.random.normal(key, (*a.shape[:-1], a.shape[-1] + 1))  # one draw for the batch: a key each costs more
+    noise = gaussian(key, (*a.shape[:-1], a.shape[-1] + 1))  # one draw for the batch: a key each costs more
     return along_line(noise, a, b, iso_sigma, line_sigma)
 
 
