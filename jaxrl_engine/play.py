@@ -28,7 +28,7 @@ class Options:
     """Which of several seeds or settings (default: the one that evaluated best)."""
     step: int | None = None
     """Environment step of the checkpoint (default: the one that evaluated best)."""
-    elite: str | None = None
+    elite: int | str | None = None
     """Map-elites: whose body, best or the number of a cell of the repertoire (default: best)."""
     export_mjcf: Path | None = None
     """Map-elites: where to write the elite's body as an MJCF document."""

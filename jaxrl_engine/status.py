@@ -18,7 +18,9 @@ USAGE = "usage: python -m jaxrl_engine.status RUN [--json]"
 EXIT_DEAD = 3
 
 _ALIVE_STATES = ("starting", "running")
-_ORDER = ("state", "pid", "env_steps", "total_steps", "updates", "steps_per_second", "message")
+_ORDER = (
+    "state", "pid", "model", "checkpoints", "env_steps", "total_steps", "updates", "steps_per_second", "message",
+)  # fmt: skip
 
 
 def run_status(path: Path) -> dict[str, Any]:

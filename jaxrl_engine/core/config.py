@@ -207,6 +207,8 @@ class Config:
         require_positive_int(self, "", *counts)
         valid_seed = isinstance(self.seed, int) and 0 <= self.seed < 2**31
         require(valid_seed, "seed", "a whole number from 0 to 2147483647", self.seed)
+        samples = self.num_envs * self.num_steps * self.num_seeds
+        require(samples < 2**31, "num_envs", "such that num_envs × num_steps × num_seeds is below 2^31", self.num_envs)
         if self.algo == "mat":
             require(self.network.recurrent == "none", "network.recurrent", "none with algo mat", self.network.recurrent)
         is_async = self.mode == "async"

@@ -84,7 +84,7 @@ class SavedPolicy:
 
 
 def load_policy(
-    path: Path, *, run: int | None = None, step: int | None = None, elite: str | None = None
+    path: Path, *, run: int | None = None, step: int | None = None, elite: int | str | None = None
 ) -> SavedPolicy:
     """Load the policy of a run directory: its best checkpoint, or the one saved at environment step `step`.
 
@@ -115,7 +115,7 @@ def load_policy(
             raise UserError(f"elite: {path} is a run of mode {config.mode}, which has no repertoire")
         return SavedPolicy(built, train_state, restored.step)
     assert isinstance(built.env, Embodied)  # `modes.build` admits no other
-    cell, arm = choose_elite(population_of(state).repertoire, elite or BEST)
+    cell, arm = choose_elite(population_of(state).repertoire, BEST if elite is None else str(elite))
     body = jax.tree.map(lambda leaf: leaf[0], embody(built.env, jax.tree.map(lambda leaf: leaf[None], arm)))
     return SavedPolicy(dataclasses.replace(built, env_params=body), train_state, restored.step, cell)
 

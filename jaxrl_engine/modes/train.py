@@ -13,6 +13,7 @@ import numpy as np
 from jaxrl_engine.algos.hmasd.learner import HMASD
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.core.types import TrainState
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluator import Evaluator
@@ -27,6 +28,7 @@ from jaxrl_engine.runtime.config import config_to_dict, differences, load_config
 from jaxrl_engine.runtime.devices import CompileClock, environment_record, peak_memory_bytes
 from jaxrl_engine.runtime.drawing import save_maps
 from jaxrl_engine.runtime.errors import RunError, one_line
+from jaxrl_engine.runtime.memory import bytes_of, require_memory
 from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress
 from jaxrl_engine.runtime.run_directory import RunDirectory
@@ -34,6 +36,12 @@ from jaxrl_engine.runtime.signals import StopSignals
 
 CHANGEABLE = ("total_steps", "max_skipped_updates", "evaluation.", "checkpoint.", "logging.")
 """Settings a resumed run may change; any other would make it a different run."""
+GROWS_WITH = {
+    "sync": "num_envs, num_steps and num_seeds",
+    "async": "num_envs, num_steps and impact.buffer_capacity",
+    "map-elites": "num_envs, num_steps, num_seeds, qd.num_offspring and qd.num_targets",
+}
+"""What a run's memory depends on most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +102,7 @@ def _train(
     chunk, evaluator = _compile(built, program, state)
     compile_seconds = time.perf_counter() - started
     progress.message(f"run directory {run.path}")
+    run.write_status(model=_describe_model(built, state.train_state), checkpoints=str(run.checkpoints))
     if built.env.spec.remark:
         progress.message(f"{config.env}: {built.env.spec.remark}")
     progress.message(f"compiled in {compile_seconds:.1f} s ({clock.cache_hits} of {clock.compilations} from the cache)")
@@ -150,9 +159,10 @@ def _first_state(
     built: Build, program: FusedProgram[Any] | AsyncProgram, store: CheckpointStore, resuming: bool
 ) -> tuple[RunState | AsyncState, int]:
     """Begin, or go on from the newest checkpoint; killed before its first one, a run begins again."""
+    abstract = jax.eval_shape(program.init, built.keys, built.hyper)
+    require_memory(bytes_of(abstract), GROWS_WITH[built.config.mode])
     if not resuming or not store.steps():
         return program.init(built.keys, built.hyper), 0
-    abstract = jax.eval_shape(program.init, built.keys, built.hyper)
     restored = store.restore(program.saved(abstract))
     state = program.whole(restored.state.with_hyper(built.hyper))
     return jax.device_put(state, program.shardings(abstract)), int(restored.metadata["updates"])
@@ -165,6 +175,9 @@ def _compile(built: Build, program: FusedProgram[Any] | AsyncProgram, state: Any
         other = pool.submit(evaluator.compile)
         chunk = program.compile(state)
         other.result()
+    if isinstance(program, FusedProgram):
+        planned: Any = chunk
+        require_memory(planned.memory_analysis().temp_size_in_bytes, GROWS_WITH[built.config.mode])
     return chunk, evaluator
 
 
@@ -190,6 +203,15 @@ def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
         metadata={"config": config_to_dict(config)},
         timings={},
     )
+
+
+def _describe_model(built: Build, train_state: TrainState) -> str:
+    """Say what learns, and how large it is."""
+    config = built.config
+    network = f" with network.torso {config.network.torso}" if config.algo in ("ppo", "mappo", "impact") else ""
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(train_state.params)) // (built.num_runs or 1)
+    several = "" if built.num_runs is None else f", {built.num_runs} times"
+    return f"{config.algo}{network}: {numbers:,} parameters{several}"
 
 
 def _first_evaluation(config: Config) -> int:
