@@ -1,4 +1,4 @@
-"""Runs of the map-elites mode as a user starts them: what they leave, resumed to the bit, played, refused in one line."""
+"""Runs of the map-elites mode as a user starts them: what they leave, resumed to the bit, refused in one line."""
 
 import csv
 import json

@@ -254,3 +254,13 @@ def test_a_bad_sweep_is_named(entries, expected):
         sweep_settings(Config(sweep=entries))
     assert expected in str(caught.value)
     assert str(caught.value).startswith("sweep")
+
+
+@pytest.mark.parametrize(("mode", "name"), [("async", "async_color_lines"), ("map-elites", "map_elites_reacher")])
+def test_a_mode_without_a_world_is_its_configuration_file(mode, name):
+    assert parse(["--mode", mode]).config == load_config(Path(__file__).parents[2] / "configs" / f"{name}.yaml")
+
+
+def test_a_mode_with_a_world_starts_from_the_general_settings():
+    config = parse(["--mode", "async", "--env", "gymnax:CartPole-v1"]).config
+    assert config == Config(mode="async", algo="impact", env="gymnax:CartPole-v1")
