@@ -19,7 +19,6 @@ from jaxrl_engine.runtime.strict_yaml import resolve_scalar
 
 ConfigType = TypeVar("ConfigType")
 
-_PLANNED = {"mode": ("map-elites",)}
 _NOUNS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -177,8 +176,6 @@ def _admit(condition: bool, value: Any) -> Any:
 
 
 def _complaint(name: str, annotation: Any, value: Any) -> str:
-    if value in _PLANNED.get(name, ()):
-        return f"{name} {value} is not available yet: {name} must be {describe(annotation)}"
     hint = (
         suggestion(value, get_args(annotation)) if get_origin(annotation) is Literal and isinstance(value, str) else ""
     )

@@ -120,7 +120,10 @@ def test_resume_takes_the_configuration_of_the_run(tmp_path):
         ("--ppo.gamma 1.5", "ppo.gamma must be a number from 0 to 1, not 1.5"),
         ("--wandb maybe", "logging.wandb must be true or false, not 'maybe'"),
         ("--mode async --algo ppo", "algo must be impact with mode async, and only there, not 'ppo'"),
-        ("--mode map-elites", "mode map-elites is not available yet: mode must be one of sync, async"),
+        (
+            "--mode map-elite",
+            "mode must be one of sync, async, map-elites, not 'map-elite'; did you mean 'map-elites'?",
+        ),
         (
             "--network.torso mpl",
             "network.torso must be one of auto, mlp, cnn, body-mlp, body-set, body-transformer, not 'mpl'; "

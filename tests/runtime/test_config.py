@@ -15,6 +15,7 @@ from jaxrl_engine.runtime.config import (
     config_to_dict,
     differences,
     load_config,
+    parse,
     sweep_settings,
     to_yaml,
 )
@@ -30,7 +31,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 def test_a_shipped_file_says_what_it_is_and_is_valid(path):
     assert path.read_text().startswith("# ")
     config = load_config(path)
-    assert config != Config() and config.mode in ("sync", "async")
+    assert config != Config() and config.mode in ("sync", "async", "map-elites")
 
 
 def test_a_file_is_laid_over_the_defaults(tmp_path, write):
@@ -85,8 +86,8 @@ def test_a_file_is_laid_over_the_defaults(tmp_path, write):
         ("network: {hidden_sizes: [64, 1.5]}", "network.hidden_sizes must be a list of whole numbers, not [64, 1.5]"),
         ("network: {hidden_sizes: []}", "network.hidden_sizes must be one or more whole numbers >= 1, not ()"),
         ("mode: async", "algo must be impact with mode async, and only there, not 'ppo'"),
-        ("mode: map-elites", "mode map-elites is not available yet: mode must be one of sync, async"),
-        ("mode: snyc", "mode must be one of sync, async, not 'snyc'; did you mean 'sync'?"),
+        ("mode: map-elites", "network.torso must be body-mlp, body-set or body-transformer with mode map-elites"),
+        ("mode: snyc", "mode must be one of sync, async, map-elites, not 'snyc'; did you mean 'sync'?"),
         ("num_envs: 3\nnum_steps: 5", "ppo.num_minibatches must be such that"),
         ("sweep: ['ppo.gamma=2']", "sweep: ppo.gamma must be a number from 0 to 1, not 2.0"),
         ("- 1", "the top level must be a mapping"),
