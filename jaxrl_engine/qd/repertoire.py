@@ -57,7 +57,7 @@ class Repertoire(Struct):
 
     @property
     def occupied(self) -> Bool[Array, "*batch N"]:
-        return self.fitness > -jnp.inf
+        return jnp.asarray(self.fitness) > -jnp.inf
 
 
 def empty(cells: Cells, genotype_example: PyTree) -> Repertoire:
@@ -93,6 +93,7 @@ def insert(
     rejected, 1 improved, 2 new cell. Of several candidates for one cell only the one that holds it afterwards is 1 or 2
     (pyribs compares each with the elite alone). Work O(C + N) for grids.
     """
+    candidates = jax.tree.map(jnp.asarray, candidates)
     index, inside = jax.vmap(repertoire.cells.cell_of)(candidates.descriptors)
     finite = jnp.isfinite(candidates.fitness) & jnp.all(jnp.isfinite(candidates.descriptors), axis=-1)
     valid = finite & inside
@@ -136,7 +137,7 @@ def _settle(repertoire: Repertoire, candidates: Candidates, winner: Array, gener
         fitness=put(candidates.fitness, repertoire.fitness),
         archived=put(candidates.fitness, repertoire.archived),
         descriptors=put(candidates.descriptors, repertoire.descriptors),
-        policy_version=put(jnp.asarray(candidates.policy_version), repertoire.policy_version),
+        policy_version=put(candidates.policy_version, repertoire.policy_version),
         born=put(generation, repertoire.born),
         evaluations=put(jnp.int32(1), repertoire.evaluations),
     )
