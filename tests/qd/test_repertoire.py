@@ -79,7 +79,9 @@ def test_a_table_worked_by_hand(three):
     assert counts == {"not_finite": 3, "out_of_range": 1, "inserted": 5, "improved": 2, "rejected": 3}
 
 
-VALUES = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 2.0, np.nan, np.inf, -np.inf]), st.floats(-3, 3, width=32))
+VALUES = st.one_of(
+    st.sampled_from([0.0, -0.0, 1.0, 2.0, np.nan, np.inf, -np.inf]), st.floats(-3, 3, width=32, allow_subnormal=False)
+)
 PLACES = st.one_of(st.sampled_from([0.0, 2.0, 4.0, 6.0, -1.0, np.nan, np.inf, 7.0]), st.floats(-2, 7, width=32))
 ROUNDS = st.lists(
     st.tuples(hnp.arrays(np.float32, BATCH, elements=VALUES), hnp.arrays(np.float32, (BATCH, 2), elements=PLACES)),
