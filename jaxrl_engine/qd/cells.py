@@ -18,8 +18,8 @@ from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.struct import Struct, static_field
 from jaxrl_engine.core.types import Leaf
 
-LLOYD_ITERATIONS = 40
-"""More change the mean squared distance to the nearest centroid by less than one per cent (1,024 cells, 2 axes)."""
+LLOYD_ITERATIONS = 30
+"""Nothing moves any more by then with 1,024 cells and 25,000 samples in two axes."""
 
 SAMPLES_AT_ONCE = 1024
 """Samples whose distances to all centroids are held in memory together."""
@@ -132,7 +132,7 @@ def _nearest(centroids: Array, point: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="num_cells")
 def _lloyd(samples: Float[Array, "samples D"], num_cells: int) -> Float[Array, "N D"]:
-    def improve(_: int, centroids: Array) -> Array:
+    def improve(_: Array, centroids: Array) -> Array:
         owner = jax.lax.map(lambda sample: _nearest(centroids, sample), samples, batch_size=SAMPLES_AT_ONCE)
         count = jax.ops.segment_sum(jnp.ones(len(samples)), owner, num_cells)[:, None]
         total = jax.ops.segment_sum(samples, owner, num_cells)

@@ -97,6 +97,7 @@ def insert(
     (pyribs compares each with the elite alone). Those that are not `asking` are rejected, and nowhere counted. Work
     O(C + N) for grids.
     """
+    candidates = jax.tree.map(jnp.asarray, candidates)
     index, inside = jax.vmap(repertoire.cells.cell_of)(candidates.descriptors)
     finite = jnp.isfinite(candidates.fitness) & jnp.all(jnp.isfinite(candidates.descriptors), axis=-1)
     valid = finite & inside & asking
@@ -140,7 +141,7 @@ def _settle(repertoire: Repertoire, candidates: Candidates, winner: Array, gener
         fitness=put(candidates.fitness, repertoire.fitness),
         archived=put(candidates.fitness, repertoire.archived),
         descriptors=put(candidates.descriptors, repertoire.descriptors),
-        policy_version=put(jnp.asarray(candidates.policy_version), repertoire.policy_version),
+        policy_version=put(candidates.policy_version, repertoire.policy_version),
         born=put(generation, repertoire.born),
         evaluations=put(jnp.int32(1), repertoire.evaluations),
     )

@@ -42,8 +42,8 @@ class Variation:
 def gaussian(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Draw standard normal numbers at `QUANTILES` equally likely quantiles: the i-th is Φ⁻¹((i + ½) / 65,536).
 
-    None is beyond 4.33 and the variance is 1 − 2e-5, which no mutation will notice. With a random word and an inverse of
-    Φ for each number, half the time of a generation went into them where the fitness is a cheap function.
+    None is beyond 4.33 and the variance is 1 − 2e-5, which no mutation will notice. A random word and an inverse of Φ
+    for each number took half the time of a generation where the fitness is a cheap function.
     """
     size = math.prod(shape)
     words = jax.random.bits(key, ((size + 1) // 2,), jnp.uint32)
