@@ -37,10 +37,8 @@ def test_an_arm_of_the_zigzag_course_evolves_in_a_tessellation_of_what_its_tip_c
         np.testing.assert_allclose(area, np.pi * (links.sum() ** 2 - hole**2), rtol=1e-4)
         inner = links[0] if len(links) == 2 else links[0] + links[1] / 2
         np.testing.assert_allclose(asymmetry, inner / links.sum(), rtol=1e-4)
-        nearest = np.square(
-            (where[0] * 0 + space.low) * 0 + np.asarray(space.cells.centroids) - repertoire.descriptors[cell]
-        )
-        assert nearest.sum(axis=1).argmin() == cell
+        ways = np.asarray(space.cells.centroids) - np.asarray(repertoire.descriptors)[cell]
+        assert np.square(ways).sum(axis=1).argmin() == cell
 
 
 def test_energy_is_what_was_measured_when_a_body_was_let_in():
