@@ -22,7 +22,7 @@ SHAPE = [
 ]
 FILES = {
     "repertoire.csv", "repertoire.npz", "heatmap.png", "evolution.gif", "curves.png", "gallery.png",
-    "success_by_links.png", "report.html",
+    "success_by_links.png", "report.html", "elites.gif",
 }  # fmt: skip
 
 

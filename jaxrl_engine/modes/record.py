@@ -1,5 +1,6 @@
 """What a policy does, step by step, for those who want to look at it: films, and where agents are under each skill."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -41,16 +42,24 @@ class _Loop(Struct):
     done: Bool[Leaf, "B"]
 
 
-def watch(built: Build, train_state: TrainState, key: Key[Array, ""], count: int, num_steps: int) -> Watched | None:
+def watch(
+    built: Build,
+    train_state: TrainState,
+    key: Key[Array, ""],
+    count: int,
+    num_steps: int,
+    params_axis: int | None = None,
+) -> Watched | None:
     """Act greedily for `num_steps` steps in `count` worlds; None where the world cannot be drawn. The key is consumed.
 
-    `train_state` is that of one run, without the axis `S`.
+    `train_state` is that of one run, without the axis `S`. With `params_axis=0` every world has parameters of its own.
     """
     env, params = built.env, built.env_params
     if not isinstance(env, Pictured):
         return None
-    reset, step_all = jax.vmap(env.reset, in_axes=(0, None)), jax.vmap(env.step, in_axes=(0, 0, 0, None))
-    scene = jax.vmap(env.scene, in_axes=(0, None))
+    reset = jax.vmap(env.reset, in_axes=(0, params_axis))
+    scene = jax.vmap(env.scene, in_axes=(0, params_axis))
+    step_all = jax.vmap(env.step, in_axes=(0, 0, 0, params_axis))
     policy = greedy_policy(built.algorithm, train_state)
 
     def step(loop: _Loop, key: Key[Array, ""]) -> tuple[_Loop, Watched]:
@@ -76,13 +85,17 @@ def watch(built: Build, train_state: TrainState, key: Key[Array, ""], count: int
     return jax.device_get(run(key))
 
 
-def film(watched: Watched) -> Film:
-    """Return the episodes up to the frame in which the last one ends, captioned with return, step and skills."""
+def film(watched: Watched, labels: Sequence[str] | None = None) -> Film:
+    """Return the episodes up to the frame in which the last one ends, captioned with return, step and skills.
+
+    `labels` name the worlds, where they differ.
+    """
     frames = int(watched.running.any(axis=1).sum())
     returns, steps = np.cumsum(watched.reward, axis=0), np.cumsum(watched.running, axis=0) - 1
 
     def caption(frame: int, world: int) -> str:
         text = f"R {returns[frame, world]:.3g}  S {steps[frame, world]}"
+        text = text if labels is None else f"{labels[world]}  {text}"
         if watched.skills is None:
             return text
         team, *each = watched.skills[frame, world]

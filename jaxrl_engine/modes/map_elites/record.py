@@ -1,23 +1,34 @@
 """What a run of this mode leaves behind: the repertoire as tables, pictures and a report."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_engine.core.types import PyTree
+from jaxrl_engine.envs.protocol import Embodied
+from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.evaluator import Evaluator
 from jaxrl_engine.modes.fused import RunState
 from jaxrl_engine.modes.map_elites.elites import EliteResults
 from jaxrl_engine.modes.map_elites.evolution import Evolution, Population
+from jaxrl_engine.modes.map_elites.judge import embody
+from jaxrl_engine.modes.record import film, watch
 from jaxrl_engine.qd.arms import Arms
+from jaxrl_engine.runtime.drawing import save_gif
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.evolution import EvolutionRecord, save_tables
 from jaxrl_engine.runtime.evolution_pictures import draw_all
 from jaxrl_engine.runtime.evolution_report import write_report
 
 DIRECTORY = "repertoire"
+MOST_FRAMES = 200
+FILM_STREAM = 6
+"""Folded into a run's seed key: the episodes of its film are no others'."""
 
 
 def leave_elites(
@@ -34,13 +45,17 @@ def leave_elites(
     labels = [""] if evaluator.built.num_runs is None else [f"_{i}" for i in range(evaluator.built.num_runs)]
     steps = updates * evaluator.built.config.samples_per_update
     for index, label in enumerate(labels):
-        whole = (results, population)
-        seen, bodies = whole if not label else jax.tree.map(lambda leaf, index=index: leaf[index], whole)
+
+        def of_run(tree: PyTree, index: int = index, several: bool = bool(label)) -> PyTree:
+            return jax.tree.map(lambda leaf: leaf[index], tree) if several else tree
+
+        seen, bodies = of_run(results), of_run(population)
         record = make_record(evolution, seen, bodies, steps)
         directory = run_dir / f"{DIRECTORY}{label}"
         try:
             directory.mkdir(exist_ok=True)
             save_tables(record, directory)
+            film_elites(evaluator.built, of_run(state), record, directory / "elites.gif")
             draw_all(record, rows, directory)
             write_report(record, rows, directory, summary)
         except OSError as error:
@@ -69,6 +84,28 @@ def make_record(evolution: Evolution, results: EliteResults, population: Populat
         history_generation=np.asarray(population.history.generation), env_steps=env_steps,
         evaluation_steps=int(population.evaluation_steps), generations=int(population.generation),
     )  # fmt: skip
+
+
+def film_elites(built: Build, state: RunState, record: EvolutionRecord, path: Path) -> None:
+    """Film one episode of the fittest elite of each number of links, side by side."""
+    cells = _fittest_by_links(record)
+    if not cells:
+        return
+    arms = jax.tree.map(lambda leaf: jnp.asarray(leaf)[jnp.asarray(cells)], state.actor.repertoire.genotypes)
+    assert isinstance(built.env, Embodied)  # `modes.build` admits no other
+    bodies = dataclasses.replace(built, env_params=embody(built.env, arms))
+    limit = min(MOST_FRAMES, built.env.spec.time_limit or MOST_FRAMES)
+    key = jax.random.fold_in(jax.random.key(built.config.seed), FILM_STREAM)
+    watched = watch(bodies, state.train_state, key, len(cells), limit, params_axis=0)
+    if watched is not None:
+        save_gif(film(watched, [f"cell {cell}" for cell in cells]), path)
+
+
+def _fittest_by_links(record: EvolutionRecord) -> list[int]:
+    """The cell of the fittest elite of each number of links, fewest first."""
+    held = np.flatnonzero(record.fitness > -np.inf)
+    counts = record.counts[held]
+    return [int(held[counts == n][record.fitness[held[counts == n]].argmax()]) for n in np.unique(counts)]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
