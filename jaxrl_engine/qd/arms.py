@@ -63,7 +63,8 @@ def _positive(value: float) -> bool:
 
 def mask(arms: Arms) -> Bool[Array, "*batch links"]:
     """Which slots hold a link."""
-    return jnp.arange(arms.lengths.shape[-1], dtype=jnp.int32) < jnp.asarray(arms.count)[..., None]
+    slot = jax.lax.broadcasted_iota(jnp.int32, arms.lengths.shape, arms.lengths.ndim - 1)
+    return slot < jnp.asarray(arms.count)[..., None]
 
 
 def total_length(arms: Arms) -> Float[Array, "*batch"]:

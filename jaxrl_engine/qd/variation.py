@@ -75,13 +75,13 @@ def iso_line(
 
 
 def along_line(
-    noise: Float[Array, "*batch numbers"],
+    noise: Float[Array, "*batch noise"],
     a: Float[Array, "*batch D"],
     b: Float[Array, "*batch D"],
     iso_sigma: float,
     line_sigma: float,
 ) -> Float[Array, "*batch D"]:
-    """`iso_line` of numbers drawn before: the last one of every row is that of the line."""
+    """`iso_line` of D + 1 numbers drawn before for each vector: the last one is that of the line."""
     return a + iso_sigma * noise[..., :-1] + line_sigma * noise[..., -1:] * (b - a)
 
 

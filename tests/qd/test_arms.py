@@ -44,10 +44,10 @@ def test_links_and_total_length_are_uniform(arms):
 
 
 def test_arms_range_from_equal_links_to_one_that_differs_most(arms):
-    """At half the total length a link can be anything; so the spread within an arm goes from none to all of it."""
+    """Longest less shortest link of an arm, as a share of the range: from next to nothing to all of it."""
     lengths = np.where(np.asarray(mask(arms)), arms.lengths, np.nan)
     spread = (np.nanmax(lengths, axis=1) - np.nanmin(lengths, axis=1)) / 0.2
-    assert np.quantile(spread, 0.1) < 0.15 and np.quantile(spread, 0.9) > 0.6 and spread.max() > 0.97
+    assert np.quantile(spread, 0.1) < 0.15 and np.quantile(spread, 0.9) > 0.5 and spread.max() > 0.97
 
 
 def test_every_link_is_drawn_alike_and_silent_genes_are_uniform(arms):
@@ -60,9 +60,9 @@ def test_every_link_is_drawn_alike_and_silent_genes_are_uniform(arms):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("min_links", 1), ("min_links", 9), ("max_links", 2), ("max_links", 9), ("max_links", 4.0),
+        ("min_links", 1), ("min_links", 9), ("max_links", 2), ("max_links", 9),
         ("min_length", 0.0), ("min_length", float("nan")), ("max_length", 0.1), ("max_length", float("inf")),
-        ("thickness", (2.0, 1.0)), ("thickness", (0.0, 1.0)), ("gear", (1.0,)), ("gear", (-1.0, 1.0)),
+        ("thickness", (2.0, 1.0)), ("thickness", (0.0, 1.0)), ("gear", (float("inf"), 2.0)), ("gear", (-1.0, 1.0)),
     ],
 )  # fmt: skip
 def test_bounds_that_cannot_be_are_refused(field, value):
