@@ -26,7 +26,7 @@ DEFINITIONS = (
      "again would; the gap is archived minus current, and a negative one says that the policy has improved since."),
     ("Fresh targets", "Success is counted on targets that served neither training nor selection, so that it is not the "
      "luck of the selected."),
-    ("Interval", "Intervals are Wilson's 95 % score intervals of a proportion, which also hold for shares near 0 or 1."),
+    ("Interval", "Intervals are Wilson's 95 % score intervals of a share, which hold near 0 and 1, too."),
     ("Feasible", "Coverage counts only cells in which a body of the family can be{estimate}."),
 )  # fmt: skip
 CAPTIONS = {
