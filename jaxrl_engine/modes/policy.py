@@ -102,7 +102,9 @@ def load_policy(
     store = CheckpointStore(directory.checkpoints, keep=config.checkpoint.keep)
     program = make_program(built)
     template = program.saved(jax.eval_shape(program.init, built.keys, built.hyper))
-    restored = store.restore(template, step, prefer=store.best_step())
+    # The tables of a map-elites run speak of its end.
+    preferred = None if config.mode == "map-elites" else store.best_step()
+    restored = store.restore(template, step, prefer=preferred)
     state = restored.state
     if built.num_runs is not None:
         index = _choose_run(run, built.num_runs, restored.metadata)

@@ -133,7 +133,7 @@ def wilson(
     share = successes / number
     centre = (share + z**2 / (2 * number)) / (1 + z**2 / number)
     half = z * np.sqrt(share * (1 - share) / number + z**2 / (4 * number**2)) / (1 + z**2 / number)
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+    return np.asarray(np.maximum(centre - half, 0.0)), np.asarray(np.minimum(centre + half, 1.0))
 
 
 def genotypes(record: EvolutionRecord) -> Float[np.ndarray, "N genes"]:

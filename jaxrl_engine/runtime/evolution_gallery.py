@@ -68,7 +68,7 @@ def arrange(record: EvolutionRecord) -> Places:
 def _bins(record: EvolutionRecord, axis: int) -> int:
     """Divide an axis that has no bins of its own."""
     if record.axes[axis] == "links":
-        return len(whole_numbers(record.low[axis], record.high[axis])) or 1
+        return len(whole_numbers(float(record.low[axis]), float(record.high[axis]))) or 1
     return MOST_ALONG if axis else MOST_ACROSS
 
 

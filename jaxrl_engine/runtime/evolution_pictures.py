@@ -188,7 +188,7 @@ def _draw_success(figure: Figure, record: EvolutionRecord) -> None:
     axes.set_xlabel("number of links", loc="left")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.grid(axis="y")
-    axes.legend(**legend_below(axes, 36), ncols=2)
+    axes.legend(**legend_below(axes, 36.0), ncols=2)
     trials = np.unique(record.trials[record.tested])
     each = f"{trials[0]:,}" if len(trials) == 1 else f"{trials[0]:,} to {trials[-1]:,}"
     write_titles(

@@ -26,13 +26,14 @@ DEFINITIONS = (
      "again would; the gap is archived minus current, and a negative one says that the policy has improved since."),
     ("Fresh targets", "Success is counted on targets that served neither training nor selection, so that it is not the "
      "luck of the selected."),
-    ("Interval", "Intervals are Wilson's 95 % score intervals of a share, which hold near 0 and 1, too."),
+    ("Interval", "Intervals are Wilson's 95 % score intervals of a proportion, which hold for shares near 0 and 1."),
     ("Feasible", "Coverage counts only cells in which a body of the family can be{estimate}."),
 )  # fmt: skip
 CAPTIONS = {
     HEATMAP: "Fitness of every cell's elite under the current policy.",
     FILM: "How the map filled: fitness of each elite under the policy of that generation.",
     CURVES: "Learning and search against environment steps; the band is the gap between archived and current score.",
+    "elites.gif": "One episode of the fittest elite of each number of links.",
     GALLERY: "Elites as bodies at the place of their cells, coloured by success on fresh targets.",
     BY_LINKS: "Success on fresh targets by number of links, with 95 % intervals.",
 }
@@ -48,14 +49,14 @@ body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: 
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
 p { margin: .5rem 0; } .pale { color: var(--pale); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .75rem;
-  margin: 1.25rem 0; }
-.card { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; }
+.cards { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.25rem 0; }
+.card { flex: 1 1 10rem; background: var(--card); border-radius: .6rem; padding: .8rem 1rem; }
 .card b { display: block; font-size: 1.5rem; line-height: 1.3; color: var(--accent);
   font-variant-numeric: tabular-nums; }
 .card span { display: block; font-size: .85rem; color: var(--pale); overflow-wrap: normal; }
-figure { margin: 1.25rem 0; } figure img { display: block; width: 100%; height: auto; background: #ffffff;
-  border: 1px solid var(--line); border-radius: .6rem; }
+figure { margin: 1.25rem 0; }
+figure .scroll { background: #ffffff; border: 1px solid var(--line); border-radius: .6rem; }
+figure img { display: block; width: 100%; height: auto; }
 figcaption { color: var(--pale); font-size: .9rem; margin-top: .4rem; }
 dl { display: grid; grid-template-columns: minmax(6rem, 8rem) 1fr; gap: .4rem 1rem; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; }
@@ -65,7 +66,8 @@ th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(-
 th { color: var(--pale); font-weight: 600; } table.settings td, table.settings th { text-align: left; }
 table.settings td { white-space: normal; overflow-wrap: anywhere; }
 pre { background: var(--card); border-radius: .6rem; padding: .8rem 1rem; overflow-x: auto; font-size: .88rem; }
-@media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } }
+@media (max-width: 40rem) { figure img { width: 42rem; }
+  dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } }
 """
 
 
@@ -164,7 +166,7 @@ def _figure(path: Path, caption: str) -> str:
         return ""
     data = base64.b64encode(content).decode("ascii")
     return (
-        f'<figure><img alt="{_text(caption)}" src="data:{TYPES[path.suffix]};base64,{data}">'
+        f'<figure><div class="scroll"><img alt="{_text(caption)}" src="data:{TYPES[path.suffix]};base64,{data}"></div>'
         f"<figcaption>{_text(caption)}</figcaption></figure>"
     )
 
@@ -180,7 +182,7 @@ def _best_table(record: EvolutionRecord) -> str:
     best = best_by_links(record)
     if not best:
         return ""
-    names = ["links", "length (m)", "fitness", "archived", "success", "95 % interval", "targets", "born in generation",
+    names = ["links", "length (m)", "fitness", "archived", "success", "95 % interval", "targets", "born",
              "cell", "lengths of the links (m)"]  # fmt: skip
     return f"<h2>Best elite by number of links</h2>{_table(names, [_best_row(record, cell) for cell in best])}"
 
@@ -212,7 +214,7 @@ def _definitions(record: EvolutionRecord, fitness: str) -> str:
 
 
 def _commands(record: EvolutionRecord, directory: Path) -> str:
-    run = shlex.quote(str(directory))
+    run = shlex.quote(str(directory.parent))
     lines = [f"python -m jaxrl_engine.run --resume {run}"]
     if record.occupied.any():
         lines.append(f"python -m jaxrl_engine.play {run} --elite {int(np.argmax(record.fitness))}")

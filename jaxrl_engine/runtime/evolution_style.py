@@ -78,7 +78,7 @@ def label_axes(axes: Axes, record: EvolutionRecord) -> None:
     axes.set_xlabel(AXES[record.axes[1]].label, loc="left")
     for number, axis in enumerate((axes.yaxis, axes.xaxis)):
         if record.axes[number] == "links":
-            axis.set_major_locator(FixedLocator(whole_numbers(record.low[number], record.high[number])))
+            axis.set_major_locator(FixedLocator(whole_numbers(float(record.low[number]), float(record.high[number]))))
         else:
             axis.set_major_locator(MaxNLocator(8 if number else 6))
 
@@ -95,7 +95,7 @@ def explain_cells(axes: Axes, record: EvolutionRecord, others: Sequence[Any] = (
         name = "no sampled body falls here" if record.feasible_is_estimate else "no body can be here"
         handles.append(Patch(facecolor=BACKGROUND, edgecolor=HATCH_INK, hatch=HATCH, linewidth=0, label=name))
     axes.legend(
-        handles=handles, **legend_below(axes, 24), ncols=len(handles), handlelength=1.6, columnspacing=1.6,
+        handles=handles, **legend_below(axes, 24.0), ncols=len(handles), handlelength=1.6, columnspacing=1.6,
     )  # fmt: skip
 
 
