@@ -10,8 +10,8 @@ their variance, descriptors the tip's position, links of 1/8), insertion. Figure
 contestants take turns; a ratio is the median of the ratios of neighbours, above 1 where ours is faster. All start from
 the same elites; `elites` in the results says how many there were at the end.
 
-In ours and QDax a program runs many generations; ours draws the random numbers of several generations at once. pyribs
-runs on the host, with the arm in NumPy.
+In ours and QDax a program runs many generations. Ours draws the random numbers of several generations at once, Gaussian
+ones at the 65,536 quantiles of `qd.variation.gaussian`. pyribs runs on the host, with the arm in NumPy.
 
 Peers are optional: `pip install -c constraints.txt qdax==0.5.0 ribs==0.12.0`. What is not installed is left out, and
 said so.

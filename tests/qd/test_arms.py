@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl_engine.qd.arms import Arms, Bounds, mask, random_arms, total_length
+from jaxrl_engine.qd.arms import Arms, Bounds, _random_arm, mask, random_arms, total_length
 
 BOUNDS = Bounds(min_links=3, max_links=7, min_length=0.1, max_length=0.3, thickness=(0.5, 2.0), gear=(1.0, 3.0))
 
@@ -41,6 +41,14 @@ def test_links_and_total_length_are_uniform(arms):
         assert scipy.stats.kstest(np.clip(share, 0.0, 1.0), "uniform").pvalue > 1e-3, count
     for values, (low, high) in ((arms.thickness, (0.5, 2.0)), (arms.gear, (1.0, 3.0))):
         assert scipy.stats.kstest((values - low) / (high - low), "uniform").pvalue > 1e-3
+
+
+def test_deviations_from_equal_links_cancel():
+    """The total is what was drawn for it, the first of an arm's continuous numbers."""
+    keys = jax.random.split(jax.random.key(13), 101)
+    made = jax.jit(jax.vmap(lambda key: _random_arm(key, BOUNDS)))(keys)
+    share = np.array([jax.random.uniform(jax.random.split(key)[1], (4 + 2 * 7,))[0] for key in keys])
+    np.testing.assert_allclose(total_length(made), np.asarray(made.count) * (0.1 + 0.2 * share), rtol=1e-5)
 
 
 def test_arms_range_from_equal_links_to_one_that_differs_most(arms):

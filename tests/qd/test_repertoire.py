@@ -159,7 +159,7 @@ def test_voronoi_cells_hold_elites_too():
 
 
 def test_refresh_changes_the_fitness_and_what_says_how_it_was_measured(three):
-    measured = jnp.arange(15.0).at[7].set(jnp.nan)
+    measured = jnp.arange(15.0).at[jnp.array([3, 7])].set(jnp.nan)  # nobody is in cell 3
     state = refresh(three, measured, 21, -5.0)
     assert np.asarray(state.fitness)[[0, 7, 14]].tolist() == [0.0, -5.0, 14.0]
     assert np.asarray(state.policy_version)[[0, 7, 14]].tolist() == [21] * 3
