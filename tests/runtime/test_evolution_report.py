@@ -147,7 +147,7 @@ def test_commands_name_the_run_and_the_best_elite(run_dir):
     page, source = read(make_record(), run_dir)
     assert f"python -m jaxrl_engine.run --resume '{run_dir.parent}'" in page.text
     assert f"python -m jaxrl_engine.play '{run_dir.parent}' --elite 3" in page.text
-    assert html.escape(f"'{run_dir}'") in source
+    assert html.escape(f"'{run_dir.parent}'") in source
 
 
 def test_an_empty_repertoire_is_said_to_be_empty(run_dir):
