@@ -135,6 +135,17 @@ def test_one_at_a_time_ends_as_a_batch_does(rounds):
     same(alone.replace(improved=zero, rejected=zero), together.replace(improved=zero, rejected=zero))
 
 
+def test_those_that_do_not_ask_leave_no_trace(three):
+    """A better one, one out of range and one that is not a number do not ask; of the two that do, one gets in."""
+    fitness = [99.0, 5.0, np.nan, 3.0, -7.0]
+    asked = candidates(fitness, [(1.0, -0.5), (-1.0, 0.0), (1.0, 0.5), (1.0, 0.5), (1.0, 0.5)], 9)
+    state, status = insert(three, asked, 7, np.array([False, False, False, True, True]))
+    np.testing.assert_array_equal(status, [0, 0, 0, 2, 0])
+    np.testing.assert_array_equal(np.asarray(state.fitness)[[0, 1, 7, 14]], [1.0, 3.0, -3.0, 6.0])
+    seen = {name: int(getattr(state, name)) - int(getattr(three, name)) for name in COUNTERS}
+    assert seen == {"not_finite": 0, "out_of_range": 0, "inserted": 1, "improved": 0, "rejected": 1}
+
+
 def test_jit_changes_nothing_and_stacked_repertoires_are_apart(three):
     group = candidates([2.0, 9.0, 0.0], [(1.0, -0.5), (6.0, 4.0), (0.0, 3.0)], 1)
     with jax.disable_jit():

@@ -17,7 +17,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 from jaxrl_engine.core.config import MapElitesConfig
 from jaxrl_engine.core.struct import Struct
@@ -54,7 +54,7 @@ class Population(Struct):
     repertoire: Repertoire  # [N, …]
     targets: Key[Leaf, "*batch"]  # where targets and starts of every evaluation come from, the same for all bodies
     generation: Int[Leaf, "*batch"]
-    evaluation_steps: Float[Leaf, "*batch"]  # environment steps of evaluations so far
+    evaluation_steps: UInt32[Leaf, "*batch"]  # environment steps of evaluations so far
     history: History
 
 
@@ -82,7 +82,7 @@ class Evolution:
         worlds = start(practice.algorithm, practice.vector_env, key_worlds, embody(self.env, arms))
         return Population(
             worlds=worlds, repertoire=archive.empty(self.space.cells, jax.tree.map(lambda leaf: leaf[0], arms)),
-            targets=key_targets, generation=jnp.zeros((), jnp.int32), evaluation_steps=jnp.zeros(()),
+            targets=key_targets, generation=jnp.zeros((), jnp.int32), evaluation_steps=jnp.zeros((), jnp.uint32),
             history=History(
                 fitness=jnp.full((SNAPSHOTS, self.space.cells.num_cells), -jnp.inf),
                 generation=jnp.full((SNAPSHOTS,), -1, jnp.int32),
@@ -99,7 +99,7 @@ class Evolution:
         train_state, worlds, metrics = self._train(train_state, actor.worlds, embody(self.env, arms), warm, key_train)
         repertoire, steps = jax.lax.cond(
             warm,
-            lambda: (actor.repertoire, jnp.zeros(())),
+            lambda: (actor.repertoire, jnp.zeros((), jnp.uint32)),
             lambda: self._evolve(train_state, actor, children, key_first),
         )
         after = actor.replace(
@@ -158,7 +158,7 @@ class Evolution:
 
     def _evolve(
         self, train_state: TrainState, actor: Population, children: Arms, key: Key[Array, ""]
-    ) -> tuple[Repertoire, Float[Array, ""]]:
+    ) -> tuple[Repertoire, UInt32[Array, ""]]:
         """Refresh the repertoire and let the offspring compete; returns the environment steps this took, too.
 
         All are evaluated in one batch. While the repertoire is empty, random bodies stand where its elites will.
@@ -188,7 +188,7 @@ class Evolution:
 
     def _measure(
         self, train_state: TrainState, targets: Key[Array, ""], arms: Arms
-    ) -> tuple[Float[Array, "n"], Float[Array, "n D"], Float[Array, ""]]:
+    ) -> tuple[Float[Array, "n"], Float[Array, "n D"], UInt32[Array, ""]]:
         """Fitness and descriptors of bodies under the policy, and the environment steps it took to tell.
 
             fitness = success rate − d / (1 + d) / (2 · num_targets),   d the mean final distance,
@@ -201,7 +201,7 @@ class Evolution:
         means = {name: value.mean(axis=1) for name, value in results.metrics.items()}
         distance = means["final_distance"]
         fitness = means["success"] - 0.5 / count * distance / (1.0 + distance)
-        return fitness, self.space.describe(arms, means), results.episode_length.sum().astype(jnp.float32)
+        return fitness, self.space.describe(arms, means), results.episode_length.sum(dtype=jnp.uint32)
 
     def _remember(self, history: History, generation: Int[Array, ""], repertoire: Repertoire) -> History:
         """Keep the repertoire's fitness where a new picture is due: the last generation of each of equal spans."""
