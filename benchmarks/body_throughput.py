@@ -41,7 +41,7 @@ GOALS = {"steps_per_second": 500_000.0, "share_of_one_body": 0.95}
 
 def stepping(evolution: Evolution, count: int) -> dict[str, Callable[[], None]]:
     """Return functions that step `count` worlds `STEPS` times: of different bodies, and of the same one."""
-    different = random_arms(jax.random.key(0), evolution.bounds, count)
+    different = random_arms(jax.random.key(0), evolution.config, count)
     longest = jax.tree.map(lambda leaf: leaf[int(different.count.argmax())], different)
     same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), longest)
     worlds = VectorEnv(evolution.env, count, params_axis=0)
@@ -105,7 +105,7 @@ def measure(batches: Sequence[int], bodies_alone: int, repetitions: int) -> dict
         },
         "judging": {},
     }
-    arms = random_arms(jax.random.key(3), evolution.bounds, max(*batches, bodies_alone))
+    arms = random_arms(jax.random.key(3), evolution.config, max(*batches, bodies_alone))
     for batch in batches:
         few = jax.tree.map(lambda leaf, batch=batch: leaf[:batch], arms)
         way = judging(evolution, train_state, few)

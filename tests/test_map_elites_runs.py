@@ -115,7 +115,7 @@ def test_the_status_says_what_the_model_is_and_where(place):
         ("--mode map-elites --network.torso mlp", ["network.torso must be body-mlp"]),
         ("--mode map-elites --env color_lines", ["color_lines has no bodies to evolve"]),
         ("--mode map-elites --env-params num_links=3", ["env_params.num_links must not be set"]),
-        ("--mode map-elites --qd.max-links 9", ["qd.max_links", "from qd.min_links = 2 to 8"]),
+        ("--mode map-elites --qd.max-links 9", ["qd.max_links", "from 2 to 8"]),
         ("--mode map-elites --qd.min-links 1", ["qd.min_links", "from 2 to 8"]),
         ("--mode map-elites --qd.min-length 0", ["qd.min_length", "above 0"]),
         ("--mode map-elites --num-initial 10000", ["qd.num_initial must be at most"]),

@@ -2,16 +2,83 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxrl_engine.core.checks import require, require_positive_int, require_range
 
 DESCRIPTORS = ("links", "length", "area", "asymmetry", "energy")
 
 
+FEWEST_LINKS, MOST_LINKS = 2, 8
+
+
 @dataclasses.dataclass(frozen=True)
-class MapElitesConfig:
+class Bounds:
+    """What arms may be.
+
+    Raises:
+        ValueError: the numbers of links are not ordered within 2 to 8, the lengths not positive with min_length below
+            max_length, or a range is not positive and ordered; the message names the field.
+    """
+
+    group: ClassVar[str] = ""  # of settings these belong to
+
+    min_links: int = FEWEST_LINKS
+    """Least number of links of a body."""
+    max_links: int = MOST_LINKS
+    """Greatest number of links."""
+    min_length: float = 0.1
+    """Least length of a link, in metres."""
+    max_length: float = 0.25
+    """Greatest length of a link, in metres."""
+    thickness: tuple[float, ...] = (1.0, 1.0)
+    """Least and greatest thickness of the links, over the family's; equal: it does not evolve."""
+    gear: tuple[float, ...] = (1.0, 1.0)
+    """Least and greatest reduction of the motors, over the family's; equal: it does not evolve."""
+
+    def __post_init__(self) -> None:
+        group = self.group
+        for name, fewest in (("min_links", FEWEST_LINKS), ("max_links", self.min_links)):
+            value = getattr(self, name)
+            valid = isinstance(value, int) and not isinstance(value, bool) and fewest <= value <= MOST_LINKS
+            require(valid, f"{group}{name}", f"a whole number from {fewest} to {MOST_LINKS}", value)
+        require(_positive(self.min_length), f"{group}min_length", "a number above 0 (metres)", self.min_length)
+        longer = _positive(self.max_length) and self.max_length > self.min_length
+        require(longer, f"{group}max_length", f"above min_length = {self.min_length} (metres)", self.max_length)
+        for name in ("thickness", "gear"):
+            value = getattr(self, name)
+            valid = len(value) == 2 and all(map(_positive, value)) and value[0] <= value[1]
+            require(valid, f"{group}{name}", "two numbers above 0, the lower one first", value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variation:
+    """How offspring differ from their parents.
+
+    Raises:
+        ValueError: a number is outside [0, 1]; the message names the field.
+    """
+
+    group: ClassVar[str] = ""
+
+    iso_sigma: float = 0.05
+    """Standard deviation of a gene's own mutation, as a share of its range."""
+    line_sigma: float = 0.2
+    """Standard deviation of the step along the line to another elite, as a share of the way to it (0: one parent)."""
+    link_rate: float = 0.3
+    """Probability that a child has one link more or one less, half of it each."""
+    immigrants: float = 0.1
+    """Share of the offspring that are random bodies, against collapse; 1: random search."""
+
+    def __post_init__(self) -> None:
+        require_range(self, self.group, 0.0, 1.0, "iso_sigma", "line_sigma", "link_rate", "immigrants")
+
+
+@dataclasses.dataclass(frozen=True)
+class MapElitesConfig(Bounds, Variation):
     """Bodies that evolve while one policy learns to move all of them, read by `--mode map-elites`."""
+
+    group: ClassVar[str] = "qd."
 
     descriptors: tuple[str, ...] = ("links", "length")
     """The repertoire's axes, two of links, length (m), area (m² within reach), asymmetry and energy (J an episode; the
@@ -40,43 +107,20 @@ class MapElitesConfig:
     """Whether the policy goes on learning while bodies evolve; false: it is frozen."""
     refresh: bool = True
     """Evaluate every elite anew under each generation's policy. False: as archives that never look back."""
-    immigrants: float = 0.1
-    """Share of the offspring that are random bodies; 1: random search."""
-    iso_sigma: float = 0.05
-    """Standard deviation of a gene's own mutation, as a share of its range."""
-    line_sigma: float = 0.2
-    """Standard deviation of the step along the line to another elite (0: no crossover)."""
-    link_rate: float = 0.3
-    """Probability that a child has one link more or one less."""
-    min_links: int = 2
-    max_links: int = 8
-    """Links of a body."""
-    min_length: float = 0.1
-    max_length: float = 0.25
-    """Length of a link, in metres."""
-    thickness: tuple[float, float] = (1.0, 1.0)
-    """Least and greatest thickness of the links, over the family's; equal: it does not evolve."""
-    gear: tuple[float, float] = (1.0, 1.0)
-    """Least and greatest reduction of the motors, over the family's; equal: it does not evolve."""
 
     def __post_init__(self) -> None:
-        group = "qd."
+        Bounds.__post_init__(self)
+        Variation.__post_init__(self)
         known = len(set(self.descriptors)) == 2 and set(self.descriptors) <= set(DESCRIPTORS)
         require(known, "qd.descriptors", f"two different of {', '.join(DESCRIPTORS)}", self.descriptors)
         counts = ("num_cells", "num_initial", "num_offspring", "num_targets", "updates_per_generation")
-        require_positive_int(self, group, *counts)
-        require(2 <= self.bins <= 1024, "qd.bins", "a whole number from 2 to 1024", self.bins)
-        require_range(self, group, 0.0, 1.0, "elites", "offspring", "immigrants", "link_rate")
+        require_positive_int(self, self.group, *counts)
+        bins = isinstance(self.bins, int) and 2 <= self.bins <= 1024
+        require(bins, "qd.bins", "a whole number from 2 to 1024", self.bins)
+        require_range(self, self.group, 0.0, 1.0, "elites", "offspring")
         require(self.elites + self.offspring <= 1.0, "qd.offspring", "at most 1 - qd.elites", self.offspring)
         require(0.0 <= self.warm_up < 1.0, "qd.warm_up", "from 0 to below 1", self.warm_up)
-        require_range(self, group, 0.0, math.inf, "iso_sigma", "line_sigma")
-        require(2 <= self.min_links <= 8, "qd.min_links", "a whole number from 2 to 8", self.min_links)
-        allowed = f"a whole number from qd.min_links = {self.min_links} to 8"
-        require(self.min_links <= self.max_links <= 8, "qd.max_links", allowed, self.max_links)
-        require(0.0 < self.min_length < 10.0, "qd.min_length", "above 0 and below 10 metres", self.min_length)
-        longer = self.min_length < self.max_length <= 10.0
-        require(longer, "qd.max_length", f"above qd.min_length = {self.min_length}, up to 10 metres", self.max_length)
-        for name in ("thickness", "gear"):
-            pair = getattr(self, name)
-            ordered = len(pair) == 2 and 0.1 <= pair[0] <= pair[1] <= 10.0
-            require(ordered, f"qd.{name}", "two numbers from 0.1 to 10, the lesser first", pair)
+
+
+def _positive(value: float) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0.0

@@ -4,18 +4,13 @@ An arm has a gene for every slot of a link. Those beyond `count` are silent: inh
 say what a link that is added there will measure. `thickness` and `gear` multiply what the family of bodies has.
 """
 
-import dataclasses
-import math
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrl_engine.core.checks import require
+from jaxrl_engine.core.qd_config import Bounds
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf
-
-FEWEST_LINKS, MOST_LINKS = 2, 8
 
 
 class Arms(Struct):
@@ -25,40 +20,6 @@ class Arms(Struct):
     count: Int[Leaf, "*batch"]  # links it has
     thickness: Float[Leaf, "*batch"]  # times the family's
     gear: Float[Leaf, "*batch"]  # times the family's
-
-
-@dataclasses.dataclass(frozen=True)
-class Bounds:
-    """What arms may be: number of links, metres per link, thickness and gear as multiples of the family's.
-
-    Raises:
-        ValueError: the numbers of links are not ordered within 2 to 8, the lengths not positive with min_length below
-            max_length, or a range is not positive and ordered; the message names the field.
-    """
-
-    min_links: int = FEWEST_LINKS
-    max_links: int = MOST_LINKS
-    min_length: float = 0.1
-    max_length: float = 0.25
-    thickness: tuple[float, float] = (1.0, 1.0)
-    gear: tuple[float, float] = (1.0, 1.0)
-
-    def __post_init__(self) -> None:
-        for name, fewest in (("min_links", FEWEST_LINKS), ("max_links", self.min_links)):
-            value = getattr(self, name)
-            valid = isinstance(value, int) and not isinstance(value, bool) and fewest <= value <= MOST_LINKS
-            require(valid, name, f"a whole number from {fewest} to {MOST_LINKS}", value)
-        require(_positive(self.min_length), "min_length", "a number above 0 (metres)", self.min_length)
-        longer = _positive(self.max_length) and self.max_length > self.min_length
-        require(longer, "max_length", f"above min_length = {self.min_length} (metres)", self.max_length)
-        for name in ("thickness", "gear"):
-            value = getattr(self, name)
-            valid = len(value) == 2 and all(map(_positive, value)) and value[0] <= value[1]
-            require(valid, name, "two numbers above 0, the lower one first", value)
-
-
-def _positive(value: float) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0.0
 
 
 def mask(arms: Arms) -> Bool[Array, "*batch links"]:
@@ -104,7 +65,7 @@ def _random_arm(key: PRNGKeyArray, bounds: Bounds) -> Arms:
     )
 
 
-def between(share: Float[Array, "*shape"], limits: tuple[float, float]) -> Float[Array, "*shape"]:
+def between(share: Float[Array, "*shape"], limits: tuple[float, ...]) -> Float[Array, "*shape"]:
     """Return low + share (high − low), held within the limits."""
     low, high = limits
     return jnp.clip(low + share * (high - low), low, high)

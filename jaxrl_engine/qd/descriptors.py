@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrl_engine.core.checks import require
+from jaxrl_engine.core.qd_config import Bounds
 from jaxrl_engine.qd import cells
-from jaxrl_engine.qd.arms import Arms, Bounds, mask, random_arms, total_length
+from jaxrl_engine.qd.arms import Arms, mask, random_arms, total_length
 from jaxrl_engine.qd.cells import Grid
 
 ROUNDING = 2e-6

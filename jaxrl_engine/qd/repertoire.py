@@ -7,12 +7,8 @@ was let in with, which an archive that never looks again would still claim. The 
 What is not finite, or lies outside every cell, is turned away and counted. All of it is pure and fits into `jit`.
 """
 
-import math
-from typing import TypeAlias
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, PRNGKeyArray
 
 from jaxrl_engine.core.struct import Struct
@@ -21,8 +17,6 @@ from jaxrl_engine.qd.cells import Cells
 
 REJECTED, IMPROVED, NEW_CELL = 0, 1, 2
 """What became of a candidate, in the numbers of pyribs."""
-
-Columns: TypeAlias = dict[str, np.ndarray]
 
 
 class Candidates(Struct):
@@ -224,36 +218,3 @@ def summary(
         "QD/OutOfRange": jnp.asarray(repertoire.out_of_range),
         "QD/MeanAge": mean(generation - repertoire.born),
     }
-
-
-def to_columns(repertoire: Repertoire) -> Columns:
-    """Return the elites as columns named as in pyribs' `ArchiveDataFrame`, a row each, and our fields beside them.
-
-    `solution_i` goes through the genotype's leaves in their order, each row by row.
-    """
-    held = np.flatnonzero(np.asarray(repertoire.occupied))
-    descriptors, solutions = np.asarray(repertoire.descriptors), _solutions(repertoire)
-    ours = ("archived", "policy_version", "born", "evaluations")
-    return {
-        "index": held.astype(np.int32),
-        "objective": np.asarray(repertoire.fitness)[held],
-        **{f"measures_{i}": column[held] for i, column in enumerate(descriptors.T)},
-        **{f"solution_{i}": column[held] for i, column in enumerate(solutions.T)},
-        **{name: np.asarray(getattr(repertoire, name))[held] for name in ours},
-    }
-
-
-def to_qdax(repertoire: Repertoire) -> Columns:
-    """Return the arrays of a QDax `MapElitesRepertoire`: every cell, genotypes flat `[N, d]`, −inf where empty."""
-    return {
-        "genotypes": _solutions(repertoire),
-        "fitnesses": np.asarray(repertoire.fitness)[:, None],
-        "descriptors": np.asarray(repertoire.descriptors),
-        "centroids": np.asarray(repertoire.cells.centroids),
-    }
-
-
-def _solutions(repertoire: Repertoire) -> np.ndarray:
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(repertoire.genotypes)]
-    flat = [leaf.reshape(repertoire.num_cells, math.prod(leaf.shape[1:])) for leaf in leaves]
-    return np.concatenate(flat, axis=1, dtype=np.float32)

@@ -1,6 +1,5 @@
 """How offspring differ from their parents: iso+line on the continuous genes, a link more or less, and immigrants."""
 
-import dataclasses
 import functools
 import math
 import statistics
@@ -10,33 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxrl_engine.core.checks import require_range
-from jaxrl_engine.qd.arms import Arms, Bounds, between, random_arms
+from jaxrl_engine.core.qd_config import Bounds, Variation
+from jaxrl_engine.qd.arms import Arms, between, random_arms
 from jaxrl_engine.qd.repertoire import Repertoire, select
 
 QUANTILES = 2**16
 """Different values of `gaussian`: a random word holds two."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Variation:
-    """Settings of variation.
-
-    `iso_sigma` is a share of a gene's range (for lengths max_length − min_length), `line_sigma` one of the parents'
-    difference; with `line_sigma` 0 variation is Gaussian and has one parent. With probability `p_links` a link is added
-    or removed, half of it each. `immigrants` is the share of offspring without parents: uniform arms, against collapse.
-
-    Raises:
-        ValueError: a sigma is negative or above 1, or a share is outside [0, 1]; the message names the field.
-    """
-
-    iso_sigma: float = 0.02
-    line_sigma: float = 0.2
-    p_links: float = 0.2
-    immigrants: float = 0.1
-
-    def __post_init__(self) -> None:
-        require_range(self, "", 0.0, 1.0, "iso_sigma", "line_sigma", "p_links", "immigrants")
 
 
 def gaussian(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -94,7 +72,7 @@ def vary(key: PRNGKeyArray, parents_a: Arms, parents_b: Arms, settings: Variatio
     genes_key, links_key = jax.random.split(key)
     genes = iso_line(genes_key, _genes(parents_a, bounds), _genes(parents_b, bounds), *_sigmas(settings))
     draw = jax.random.uniform(links_key, jnp.shape(parents_a.count))
-    change = (draw < 0.5 * settings.p_links).astype(jnp.int32) - (draw >= 1.0 - 0.5 * settings.p_links)
+    change = (draw < 0.5 * settings.link_rate).astype(jnp.int32) - (draw >= 1.0 - 0.5 * settings.link_rate)
     return Arms(
         lengths=between(genes[..., :-2], (bounds.min_length, bounds.max_length)),
         count=jnp.clip(parents_a.count + change, bounds.min_links, bounds.max_links),
@@ -110,7 +88,7 @@ def _sigmas(settings: Variation) -> tuple[float, float]:
 def _genes(arms: Arms, bounds: Bounds) -> Float[Array, "*batch genes"]:
     """The continuous genes as shares of their ranges; 0 where a range is one number."""
 
-    def share(values: Array, limits: tuple[float, float]) -> Array:
+    def share(values: Array, limits: tuple[float, ...]) -> Array:
         low, high = limits
         return (values - low) / (high - low if high > low else 1.0)
 

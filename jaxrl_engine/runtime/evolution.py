@@ -6,6 +6,7 @@ Empty cells have fitness −inf; what their other entries hold means nothing.
 import contextlib
 import csv
 import dataclasses
+import importlib
 import io
 import os
 import typing
@@ -254,3 +255,19 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def to_ribs_dataframe(directory: Path) -> Any:
+    """Return the elites that `save_tables` wrote as a pyribs `ArchiveDataFrame`, for its plots and analyses.
+
+    Raises:
+        UserError: pyribs is not installed, or there is no such table.
+    """
+    try:
+        pandas, archives = importlib.import_module("pandas"), importlib.import_module("ribs.archives")
+    except ImportError:
+        raise UserError("to_ribs_dataframe needs pyribs: pip install ribs pandas") from None
+    path = directory / CSV_FILE
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: no repertoire was saved there")
+    return archives.ArchiveDataFrame(pandas.read_csv(path))

@@ -24,6 +24,7 @@ algos = load_unhooked("algo_config")
 MATConfig, PPOConfig, HMASDConfig = algos.MATConfig, algos.PPOConfig, load_unhooked("hmasd_config").HMASDConfig
 asynchronous = load_unhooked("async_config")
 ImpactConfig, ActorsConfig = asynchronous.ImpactConfig, asynchronous.ActorsConfig
+MapElitesConfig = load_unhooked("qd_config").MapElitesConfig
 
 NAN, INF = math.nan, math.inf
 
@@ -76,6 +77,26 @@ WRONG = [
     ("actors.", ActorsConfig, "mailbox", [0, -1, 2.0]),
     ("actors.", ActorsConfig, "max_restarts", [-1]),
     ("actors.", ActorsConfig, "heartbeat_seconds", [0.0, -1.0, NAN]),
+    ("qd.", MapElitesConfig, "min_links", [1, 9, 2.0, True]),
+    ("qd.", MapElitesConfig, "max_links", [1, 9, 8.0]),
+    ("qd.", MapElitesConfig, "min_length", [0.0, -1.0, NAN, INF]),
+    ("qd.", MapElitesConfig, "max_length", [0.1, 0.0, NAN, INF]),
+    ("qd.", MapElitesConfig, "thickness", [(1.0,), (2.0, 1.0), (0.0, 1.0), (1.0, INF)]),
+    ("qd.", MapElitesConfig, "gear", [(1.0,), (2.0, 1.0), (-1.0, 1.0), (NAN, 1.0)]),
+    ("qd.", MapElitesConfig, "iso_sigma", [-0.1, 1.1, NAN]),
+    ("qd.", MapElitesConfig, "line_sigma", [-0.1, 1.1, NAN]),
+    ("qd.", MapElitesConfig, "link_rate", [-0.1, 1.1, NAN]),
+    ("qd.", MapElitesConfig, "immigrants", [-0.1, 1.1, NAN]),
+    ("qd.", MapElitesConfig, "descriptors", [("links",), ("links", "links"), ("links", "reward")]),
+    ("qd.", MapElitesConfig, "bins", [1, 1025, 32.0]),
+    ("qd.", MapElitesConfig, "num_cells", [0, -1, 224.0]),
+    ("qd.", MapElitesConfig, "num_initial", [0, -1, 128.0]),
+    ("qd.", MapElitesConfig, "num_offspring", [0, -1, 128.0]),
+    ("qd.", MapElitesConfig, "num_targets", [0, -1, 32.0]),
+    ("qd.", MapElitesConfig, "updates_per_generation", [0, -1, 16.0]),
+    ("qd.", MapElitesConfig, "elites", [-0.1, 1.1, NAN]),
+    ("qd.", MapElitesConfig, "offspring", [-0.1, 0.6, NAN]),
+    ("qd.", MapElitesConfig, "warm_up", [-0.1, 1.0, NAN]),
     ("network.", NetworkConfig, "hidden_sizes", [(), (0,), (64, -1), (64.0,)]),
     ("network.", NetworkConfig, "cnn_channels", [(), (0,), (16, -1), (16.0,)]),
     ("network.", NetworkConfig, "cnn_sizes", [(), (0,), (3, 3), (3.0,)]),
@@ -100,11 +121,11 @@ WRONG = [
     ("", Config, "seed", [-1, 2**31, 1.5]),
 ]
 TABLE = [(group, cls, field, value) for group, cls, field, values in WRONG for value in values]
-GROUPS = {"ppo", "mappo", "mat", "hmasd", "impact", "actors", "network", "evaluation", "checkpoint", "logging"}
+GROUPS = {"ppo", "mappo", "mat", "hmasd", "impact", "actors", "qd", "network", "evaluation", "checkpoint", "logging"}
 FREE = {"sweep", "env", "env_params", "mode", "algo", *GROUPS}
 CLASSES = [
-    PPOConfig, algos.MAPPOConfig, MATConfig, HMASDConfig, ImpactConfig, ActorsConfig, NetworkConfig, EvaluationConfig,
-    CheckpointConfig, LoggingConfig, Config,
+    PPOConfig, algos.MAPPOConfig, MATConfig, HMASDConfig, ImpactConfig, ActorsConfig, MapElitesConfig, NetworkConfig,
+    EvaluationConfig, CheckpointConfig, LoggingConfig, Config,
 ]  # fmt: skip
 
 

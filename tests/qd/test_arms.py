@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrl_engine.qd.arms import Arms, Bounds, _random_arm, mask, random_arms, total_length
+from jaxrl_engine.core.qd_config import Bounds
+from jaxrl_engine.qd.arms import Arms, _random_arm, mask, random_arms, total_length
 
 BOUNDS = Bounds(min_links=3, max_links=7, min_length=0.1, max_length=0.3, thickness=(0.5, 2.0), gear=(1.0, 3.0))
 

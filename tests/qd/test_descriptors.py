@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_engine.core.qd_config import Bounds
 from jaxrl_engine.qd import cells, descriptors as qd
-from jaxrl_engine.qd.arms import Arms, Bounds
+from jaxrl_engine.qd.arms import Arms
 
 NAMES = ("links", "length", "area", "asymmetry")
 BOUNDS = Bounds(min_links=2, max_links=5, min_length=0.1, max_length=0.25)

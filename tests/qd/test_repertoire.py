@@ -236,28 +236,3 @@ def test_every_elite_is_reached_and_none_beyond(three):
 def test_without_elites_cell_zero_is_drawn(key):
     drawn, index = qd.select(qd.empty(GRID, EXAMPLE), key, 5)
     assert index.tolist() == [0] * 5 and drawn["genes"].shape == (5, 7)
-
-
-# --- export ---------------------------------------------------------------------------------------------------------
-
-
-def test_columns_are_those_of_pyribs(three):
-    columns = qd.to_columns(refresh(three, jnp.full(15, 0.25), 21, 0.0))
-    measures, solutions = [f"measures_{i}" for i in range(2)], [f"solution_{i}" for i in range(8)]
-    ours = ["archived", "policy_version", "born", "evaluations"]
-    assert list(columns) == ["index", "objective", *measures, *solutions, *ours]
-    assert {len(column) for column in columns.values()} == {3}
-    assert columns["index"].tolist() == [0, 7, 14] and columns["objective"].tolist() == [0.25] * 3
-    assert columns["archived"].tolist() == [1.0, -3.0, 6.0] and columns["born"].tolist() == [2, 2, 5]
-    assert columns["measures_1"].tolist() == [-0.5, 1.5, 4.0]
-    assert columns["solution_0"].tolist() == [0.0, 1.0, 2.0]  # `count` stands before `genes`
-    assert columns["solution_7"].tolist() == [0.75, 1.75, 2.75]
-
-
-def test_arrays_are_those_of_qdax(three):
-    arrays = qd.to_qdax(three)
-    shapes = {name: array.shape for name, array in arrays.items()}
-    assert shapes == {"genotypes": (15, 8), "fitnesses": (15, 1), "descriptors": (15, 2), "centroids": (15, 2)}
-    assert arrays["fitnesses"][7, 0] == -3.0 and arrays["fitnesses"][1, 0] == -np.inf
-    np.testing.assert_allclose(arrays["centroids"][7], (3.0, 1.5))
-    assert arrays["genotypes"][14].tolist() == [2.0, *(2.0 + np.arange(7) / 8.0)]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from jaxrl_engine.core.qd_config import Bounds, Variation
 from jaxrl_engine.qd import repertoire as archive, variation as qd
-from jaxrl_engine.qd.arms import Arms, Bounds, random_arms, total_length
+from jaxrl_engine.qd.arms import Arms, random_arms, total_length
 from jaxrl_engine.qd.descriptors import describe, make_grid
-from jaxrl_engine.qd.variation import Variation
 
 BOUNDS = Bounds(min_links=3, max_links=7, min_length=0.1, max_length=0.3, thickness=(0.5, 2.0), gear=(1.0, 1.0))
 NAMES = ("links", "length")
@@ -65,18 +65,18 @@ def test_a_batch_is_each_alone(key):
 
 @hypothesis.given(st.integers(0, 2**31 - 1), st.sampled_from([(0.0, 1.0), (0.02, 0.3), (1.0, 0.0)]))
 def test_children_stay_within_bounds_and_links_change_by_one_at_most(seed, setting):
-    sigma, p_links = setting
+    sigma, link_rate = setting
     keys = jax.random.split(jax.random.key(seed), 3)
     first, second = (random(key, BOUNDS, 31) for key in keys[:2])
-    child = vary(keys[2], first, second, Variation(iso_sigma=sigma, line_sigma=sigma, p_links=p_links), BOUNDS)
+    child = vary(keys[2], first, second, Variation(iso_sigma=sigma, line_sigma=sigma, link_rate=link_rate), BOUNDS)
     for values, (low, high) in ((child.lengths, (0.1, 0.3)), (child.thickness, (0.5, 2.0)), (child.gear, (1.0, 1.0))):
         assert np.all((values >= np.float32(low)) & (values <= np.float32(high)))
     assert np.all((child.count >= 3) & (child.count <= 7))
     change = np.asarray(child.count - first.count)
     assert np.all(np.abs(change) <= 1)
     inner = (np.asarray(first.count) > 3) & (np.asarray(first.count) < 7)
-    assert p_links < 1.0 or np.all(np.abs(change[inner]) == 1)
-    assert p_links > 0.0 or not change.any()
+    assert link_rate < 1.0 or np.all(np.abs(change[inner]) == 1)
+    assert link_rate > 0.0 or not change.any()
     if sigma == 0.0:
         np.testing.assert_allclose(child.lengths, first.lengths, rtol=1e-5)
 
@@ -90,7 +90,7 @@ def equal_arms(count, lengths, number):
 
 def test_links_come_and_go_as_often(key):
     """Of 20,011 children of arms of 5 links, 15 % each; at the bound only the way back is open."""
-    settings = Variation(p_links=0.3)
+    settings = Variation(link_rate=0.3)
     for count, expected in ((5, [0.15, 0.7, 0.15]), (7, [0.15, 0.85, 0.0]), (3, [0.0, 0.85, 0.15])):
         parents = equal_arms(count, [0.2] * 7, 20_011)
         change = np.asarray(vary(key, parents, parents, settings, BOUNDS).count) - count
@@ -134,7 +134,7 @@ def two_elites():
 
 
 def test_the_last_share_of_offspring_are_immigrants(two_elites, key):
-    still = Variation(iso_sigma=0.0, line_sigma=0.0, p_links=0.0, immigrants=0.3)
+    still = Variation(iso_sigma=0.0, line_sigma=0.0, link_rate=0.0, immigrants=0.3)
     arms = offspring(key, two_elites, still, BOUNDS, 7001)
     is_child = np.all(np.isclose(arms.lengths, 0.25), axis=1)
     assert is_child[:4901].all() and not is_child[4901:].any()  # 7001 − round(2100.3)
@@ -147,7 +147,7 @@ def test_the_last_share_of_offspring_are_immigrants(two_elites, key):
 
 def test_without_elites_all_are_immigrants(two_elites, key):
     nobody = archive.empty(two_elites.cells, jax.tree.map(lambda leaf: leaf[0], two_elites.genotypes))
-    still = Variation(iso_sigma=0.0, line_sigma=0.0, p_links=0.0, immigrants=0.0)
+    still = Variation(iso_sigma=0.0, line_sigma=0.0, link_rate=0.0, immigrants=0.0)
     arms = offspring(key, nobody, still, BOUNDS, 2003)
     share = (np.asarray(total_length(arms)) / np.asarray(arms.count) - 0.1) / 0.2
     assert scipy.stats.kstest(np.clip(share, 0.0, 1.0), "uniform").pvalue > 1e-3
@@ -159,7 +159,7 @@ def test_parents_are_paired_at_random(two_elites, key):
     genes = two_elites.genotypes
     thickness = jnp.where(genes.count == 5, 2.0, 0.5)
     state = two_elites.replace(genotypes=genes.replace(thickness=thickness))
-    settings = Variation(iso_sigma=0.0, line_sigma=0.3, p_links=0.0, immigrants=0.0)
+    settings = Variation(iso_sigma=0.0, line_sigma=0.3, link_rate=0.0, immigrants=0.0)
     arms = jax.tree.map(np.asarray, offspring(key, state, settings, BOUNDS, 4001))
     own = np.where(arms.count == 5, 2.0, 0.5)
     moved = np.mean(~np.isclose(arms.thickness, own))

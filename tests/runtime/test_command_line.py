@@ -219,14 +219,14 @@ def test_every_option_that_help_shows_is_understood(help_text, run_parse):
 
 
 def test_help_shows_the_values_of_the_file(tmp_path, write):
-    path = write(tmp_path, "num_envs: 12\nenv_params: {num_links: 3}\nppo: {learning_rate: 0.25}\n")
+    path = write(tmp_path, "num_envs: 12\nenv_params: {num_links: 3}\nppo: {learning_rate: 0.0125}\n")
     out = io.StringIO()
     for argv in (["--config", str(path), "--help"], ["-h", "--config", str(path)]):
         with redirect_stdout(out), pytest.raises(SystemExit) as leaving:
             parse(argv)
         assert leaving.value.code == 0
     text = re.sub(r"[│\s]+", " ", out.getvalue())
-    assert text.count("(default: 12)") == text.count("(default: 0.25)") == text.count("(default: num_links=3)") == 2
+    assert text.count("(default: 12)") == text.count("(default: 0.0125)") == text.count("(default: num_links=3)") == 2
 
 
 def test_help_is_there_for_those_who_got_an_option_wrong():

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import io
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from jaxrl_engine.runtime.evolution import (
     EvolutionRecord,
     load_record,
     save_tables,
+    to_ribs_dataframe,
     whole_file,
     wilson,
 )
@@ -251,3 +254,25 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, changes, wrong):
 def test_other_axes_than_expected_are_refused(tmp_path):
     save_tables(make_record(), tmp_path)
     assert "over links and length, not over links and area" in complaint(tmp_path, ("links", "area"))
+
+
+# --- for pyribs -----------------------------------------------------------------------------------------------------
+
+
+def test_without_pyribs_it_is_said_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ribs.archives", None)
+    with pytest.raises(UserError, match="pip install ribs pandas"):
+        to_ribs_dataframe(tmp_path)
+
+
+def test_pyribs_reads_the_table(tmp_path, monkeypatch):
+    """Its class is pandas' with names of its own: what it is given is what the table holds."""
+    pandas = pytest.importorskip("pandas")
+    monkeypatch.setitem(sys.modules, "ribs.archives", SimpleNamespace(ArchiveDataFrame=pandas.DataFrame))
+    record = make_record()
+    save_tables(record, tmp_path)
+    frame = to_ribs_dataframe(tmp_path)
+    np.testing.assert_array_equal(frame["index"], np.flatnonzero(record.occupied))
+    np.testing.assert_allclose(frame["objective"], record.fitness[record.occupied])
+    with pytest.raises(UserError, match=r"repertoire\.csv does not exist"):
+        to_ribs_dataframe(tmp_path / "elsewhere")

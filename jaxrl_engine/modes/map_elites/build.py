@@ -1,7 +1,5 @@
 """From a configuration to the evolution it describes."""
 
-import dataclasses
-
 from jaxrl_engine.algos.protocol import Algorithm
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.envs.protocol import Embodied
@@ -10,7 +8,6 @@ from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.map_elites.evolution import Evolution
 from jaxrl_engine.modes.map_elites.space import make_space
 from jaxrl_engine.modes.sync import OnPolicy
-from jaxrl_engine.qd.arms import Bounds
 
 
 def make_evolution(built: Build) -> Evolution:
@@ -21,9 +18,8 @@ def make_evolution(built: Build) -> Evolution:
     """
     config, qd, env = built.config, built.config.qd, built.env
     assert isinstance(env, Embodied) and isinstance(built.algorithm, Algorithm)  # `modes.build` admits no other
-    bounds = Bounds(**{field.name: getattr(qd, field.name) for field in dataclasses.fields(Bounds)})
     try:
-        space = make_space(qd, bounds, measures_energy="energy" in env.spec.metric_names)
+        space = make_space(qd, measures_energy="energy" in env.spec.metric_names)
     except ValueError as error:
         raise UserError(str(error)) from error
     rows = qd.num_offspring + (int(space.feasible.sum()) if qd.refresh else 0)
@@ -33,5 +29,5 @@ def make_evolution(built: Build) -> Evolution:
     bodies = VectorEnv(env, config.num_envs, params_axis=0)
     return Evolution(
         practice=OnPolicy(built.algorithm, bodies, None, config.num_steps), env=env, config=qd, space=space,
-        bounds=bounds, warm_up=config.warm_up_generations, generations=config.num_updates,
+        warm_up=config.warm_up_generations, generations=config.num_updates,
     )  # fmt: skip

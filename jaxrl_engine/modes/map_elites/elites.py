@@ -41,7 +41,7 @@ def evaluation(evolution: Evolution, episodes: int) -> Callable[..., EliteResult
     ) -> EliteResults:
         key_random, key_judge = jax.random.split(key)
         elites = jax.tree.map(lambda leaf: leaf[cells], repertoire.genotypes)
-        others = random_arms(key_random, evolution.bounds, len(cells))
+        others = random_arms(key_random, evolution.config, len(cells))
         arms: Arms = jax.tree.map(lambda random, elite: jnp.where(uniform, random, elite), others, elites)
         policy = mixed_policy(env.spec.action, greedy_policy(algorithm, train_state), uniform)
         results = judge(policy, algorithm.initial_carry, env, key_judge, arms, episodes)

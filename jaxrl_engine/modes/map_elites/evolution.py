@@ -30,9 +30,9 @@ from jaxrl_engine.modes.map_elites.space import DescriptorSpace
 from jaxrl_engine.modes.rollout import ActorState, start
 from jaxrl_engine.modes.sync import OnPolicy, learn_once
 from jaxrl_engine.qd import repertoire as archive
-from jaxrl_engine.qd.arms import Arms, Bounds, random_arms
+from jaxrl_engine.qd.arms import Arms, random_arms
 from jaxrl_engine.qd.repertoire import Candidates, Repertoire
-from jaxrl_engine.qd.variation import Variation, offspring
+from jaxrl_engine.qd.variation import offspring
 
 FLOOR = -1.0
 """Fitness of an elite that could not be measured; the least a body can have is a little below 0."""
@@ -64,9 +64,8 @@ class Evolution:
 
     practice: OnPolicy  # how the policy learns; its worlds have a body each
     env: Embodied
-    config: MapElitesConfig
+    config: MapElitesConfig  # the bounds of bodies and how offspring vary among it
     space: DescriptorSpace
-    bounds: Bounds
     warm_up: int  # generations
     generations: int
 
@@ -77,7 +76,7 @@ class Evolution:
     def start(self, key: Key[Array, ""]) -> Population:
         """Begin with random bodies and an empty repertoire. The key is consumed."""
         key_arms, key_worlds, key_targets = jax.random.split(key, 3)
-        arms = random_arms(key_arms, self.bounds, self.practice.vector_env.num_envs)
+        arms = random_arms(key_arms, self.config, self.practice.vector_env.num_envs)
         practice = self.practice
         worlds = start(practice.algorithm, practice.vector_env, key_worlds, embody(self.env, arms))
         return Population(
@@ -92,7 +91,7 @@ class Evolution:
     def learn(self, train_state: TrainState, actor: Population, key: Key[Array, ""]) -> Learned:
         """Run one generation. The key is consumed."""
         key_children, key_random, key_elites, key_train, key_first = jax.random.split(key, 5)
-        children = offspring(key_children, actor.repertoire, self._variation, self.bounds, self.config.num_offspring)
+        children = offspring(key_children, actor.repertoire, self.config, self.config, self.config.num_offspring)
         # A repertoire once begun stays, even where a resumed run is told to take longer.
         warm = (actor.generation < self.warm_up) & ~actor.repertoire.occupied.any()
         arms = self._training_bodies(actor.repertoire, children, warm, key_random, key_elites)
@@ -111,13 +110,6 @@ class Evolution:
 
     # --- how -----------------------------------------------------------------------------------------------------
 
-    @property
-    def _variation(self) -> Variation:
-        qd = self.config
-        return Variation(
-            iso_sigma=qd.iso_sigma, line_sigma=qd.line_sigma, p_links=qd.link_rate, immigrants=qd.immigrants
-        )
-
     def _training_bodies(
         self,
         repertoire: Repertoire,
@@ -129,7 +121,7 @@ class Evolution:
         """`B` bodies: elites, offspring and random ones in their shares; random ones alone during the warm-up."""
         count = self.practice.vector_env.num_envs
         num_elites, num_children = round(self.config.elites * count), round(self.config.offspring * count)
-        fresh = random_arms(key_random, self.bounds, count)
+        fresh = random_arms(key_random, self.config, count)
         elites, _ = archive.select(repertoire, key_elites, num_elites)
         row = jnp.arange(num_children) % self.config.num_offspring
         rest = num_elites + num_children
@@ -168,7 +160,7 @@ class Evolution:
         elites = jax.tree.map(lambda leaf: leaf[cells], repertoire.genotypes)
         arms = jax.tree.map(
             lambda random, elite, child: jnp.concatenate([jnp.where(empty, random, elite), child]),
-            random_arms(key, self.bounds, len(cells)), elites, children,
+            random_arms(key, self.config, len(cells)), elites, children,
         )  # fmt: skip
         fitness, descriptors, steps = self._measure(train_state, actor.targets, arms)
         if self.config.refresh:

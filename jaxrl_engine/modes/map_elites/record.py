@@ -23,7 +23,7 @@ from jaxrl_engine.runtime.drawing import save_gif
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.evolution import EvolutionRecord, save_tables
 from jaxrl_engine.runtime.evolution_pictures import draw_all
-from jaxrl_engine.runtime.evolution_report import write_report
+from jaxrl_engine.runtime.evolution_report import best_by_links, write_report
 
 DIRECTORY = "repertoire"
 MOST_FRAMES = 200
@@ -88,7 +88,7 @@ def make_record(evolution: Evolution, results: EliteResults, population: Populat
 
 def film_elites(built: Build, state: RunState, record: EvolutionRecord, path: Path) -> None:
     """Film one episode of the fittest elite of each number of links, side by side."""
-    cells = _fittest_by_links(record)
+    cells = best_by_links(record)
     if not cells:
         return
     arms = jax.tree.map(lambda leaf: jnp.asarray(leaf)[jnp.asarray(cells)], state.actor.repertoire.genotypes)
@@ -99,13 +99,6 @@ def film_elites(built: Build, state: RunState, record: EvolutionRecord, path: Pa
     watched = watch(bodies, state.train_state, key, len(cells), limit, params_axis=0)
     if watched is not None:
         save_gif(film(watched, [f"cell {cell}" for cell in cells]), path)
-
-
-def _fittest_by_links(record: EvolutionRecord) -> list[int]:
-    """The cell of the fittest elite of each number of links, fewest first."""
-    held = np.flatnonzero(record.fitness > -np.inf)
-    counts = record.counts[held]
-    return [int(held[counts == n][record.fitness[held[counts == n]].argmax()]) for n in np.unique(counts)]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxrl_engine.core.config import MapElitesConfig
-from jaxrl_engine.qd.arms import Arms, Bounds, random_arms
+from jaxrl_engine.core.qd_config import Bounds, MapElitesConfig
+from jaxrl_engine.qd.arms import Arms, random_arms
 from jaxrl_engine.qd.cells import Cells, Voronoi, make_voronoi
 from jaxrl_engine.qd.descriptors import DESCRIPTORS, describe, feasible, make_grid
 
@@ -44,7 +44,7 @@ class DescriptorSpace:
         return where
 
 
-def make_space(config: MapElitesConfig, bounds: Bounds, *, measures_energy: bool) -> DescriptorSpace:
+def make_space(config: MapElitesConfig, *, measures_energy: bool) -> DescriptorSpace:
     """Divide the descriptors of a configuration into cells.
 
     Raises:
@@ -53,16 +53,16 @@ def make_space(config: MapElitesConfig, bounds: Bounds, *, measures_energy: bool
     if "energy" in config.descriptors and not measures_energy:
         raise ValueError("qd.descriptors must not hold energy in a world that does not measure it")
     names = (config.descriptors[0], config.descriptors[1])
-    counts = bounds.max_links - bounds.min_links + 1
+    counts = config.max_links - config.min_links + 1
     bins = [counts if name == "links" else config.bins for name in names]
-    grid = make_grid(names, bins, bounds, {"energy": (0.0, MOST_ENERGY)})
+    grid = make_grid(names, bins, config, {"energy": (0.0, MOST_ENERGY)})
     low, high = np.asarray(grid.low), np.asarray(grid.high)
     if config.cells == "grid":
         exact = set(names) == {"links", "length"}
-        return DescriptorSpace(names, grid, feasible(names, grid, bounds), exact, low, high)
+        return DescriptorSpace(names, grid, feasible(names, grid, config), exact, low, high)
     cells = make_voronoi(jax.random.key(0), config.num_cells, (0.0, 0.0), (1.0, 1.0))
     space = DescriptorSpace(names, cells, np.ones(config.num_cells, bool), False, low, high)
-    return dataclasses.replace(space, feasible=_visited(space, bounds))
+    return dataclasses.replace(space, feasible=_visited(space, config))
 
 
 def _visited(space: DescriptorSpace, bounds: Bounds) -> Bool[np.ndarray, "N"]:
