@@ -269,5 +269,7 @@ def test_all_pictures_are_written(tmp_path, four_cells):
 
 
 def test_an_empty_repertoire_without_history_or_metrics_is_an_empty_map(tmp_path):
-    record = make_record((3, 5), fitness=np.full(15, -np.inf), title="no $body$ in <it>", feasible=np.zeros(15, bool))
+    record = make_record(
+        (3, 5), fitness=np.full(15, -np.inf), title="no formula: $\\nonsense$", feasible=np.zeros(15, bool)
+    )
     assert [path.name for path in draw_all(record, [], tmp_path)] == ["heatmap.png"]

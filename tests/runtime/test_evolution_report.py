@@ -21,7 +21,7 @@ def make_record(**changes) -> EvolutionRecord:
         "title": "arms <b>bold</b> & \"co\"", "axes": ("length", "area"), "shape": (2, 3), "low": np.zeros(2),
         "high": np.ones(2), "centroids": np.zeros((6, 2)), "feasible": np.arange(6) > 0, "feasible_is_estimate": True,
         "fitness": np.array([-np.inf, -np.inf, 0.5, 0.75, 0.25, 0.125]),
-        "archived": np.array([0.0, 0.0, 0.5, 1.0, 0.5, 0.5]),
+        "archived": np.array([0.0, 0.0, 1.25, 1.0, 0.25, 0.0]),
         "policy_version": np.zeros(6, int), "born": np.arange(6) + 1000, "evaluations": np.ones(6, int),
         "lengths": np.full((6, 5), 0.125), "counts": np.array([2, 2, 3, 3, 2, 5]), "thickness": np.ones(6),
         "gear": np.ones(6), "descriptors": np.zeros((6, 2)), "successes": np.array([0, 0, 3, 7, 2, 0]),
