@@ -109,10 +109,10 @@ def save_heatmap(record: EvolutionRecord, path: Path) -> None:
         RunError: the file system refuses.
     """
     with styled():
-        elites = int(record.occupied.sum())
+        held, feasible = int((record.occupied & record.feasible).sum()), int(record.feasible.sum())
         subtitle = (
             f"generation {record.generations:,} · {record.env_steps:,} environment steps · "
-            f"{elites:,} elites in {100 * record.coverage:.0f} % of the {int(record.feasible.sum()):,} feasible cells"
+            f"elites in {held:,} of {feasible:,} feasible cells"
         )
         drawn = _Map(record, subtitle)
         drawn.paint(record.fitness)

@@ -80,7 +80,7 @@ def label_axes(axes: Axes, record: EvolutionRecord) -> None:
         if record.axes[number] == "links":
             axis.set_major_locator(FixedLocator(whole_numbers(float(record.low[number]), float(record.high[number]))))
         else:
-            axis.set_major_locator(MaxNLocator(8 if number else 6))
+            axis.set_major_locator(MaxNLocator(8 if number else 6, steps=[1, 2, 2.5, 5, 10]))
 
 
 def whole_numbers(low: float, high: float) -> list[int]:
