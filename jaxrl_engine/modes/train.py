@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,6 @@ from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluator import Evaluator
 from jaxrl_engine.modes.fused import FusedProgram, RunState
-from jaxrl_engine.modes.map_elites.record import leave_elites
 from jaxrl_engine.modes.probe import split_times
 from jaxrl_engine.modes.programs import make_program
 from jaxrl_engine.modes.record import skill_maps
@@ -132,7 +132,8 @@ def _train(
     )  # fmt: skip
     if config.mode == "map-elites":
         assert isinstance(program, FusedProgram)
-        leave_elites(run.path, evaluator, program.trainer, outcome.state, outcome.updates, summary)
+        record = importlib.import_module("jaxrl_engine.modes.map_elites.record")  # matplotlib takes most of a second
+        record.leave_elites(run.path, evaluator, program.trainer, outcome.state, outcome.updates, summary)
         progress.message(f"repertoire, pictures and report.html are in {run.path}")
     if outcome.status == "finished" and isinstance(built.algorithm, HMASD):
         _draw_skills(built, outcome, run.path / "skills.png", progress)
