@@ -3,25 +3,22 @@
 Empty cells have fitness −inf; what their other entries hold means nothing.
 """
 
-import contextlib
 import csv
 import dataclasses
 import importlib
 import io
-import os
 import typing
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, jaxtyped
 
 from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.runtime.errors import RunError
-from jaxrl_engine.runtime.json_files import replace_file, sync_directory
+from jaxrl_engine.runtime.json_files import replace_file, whole_file
 
 CSV_FILE, NPZ_FILE = "repertoire.csv", "repertoire.npz"
 
@@ -232,29 +229,6 @@ def _check_shapes(values: Mapping[str, Any]) -> None:
                 wanted = f"{kind.__name__.split('[')[0].lower()} [{', '.join(kind.dim_str.split())}]"
                 found = f"{value.dtype} {list(value.shape)}"
                 raise ValueError(f"{field.name} must be {wanted} with axes as long as in other arrays, not {found}")
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of `path` only when everything was written and is on disk.
-
-    Raises:
-        RunError: the file system refuses (full, read-only).
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def to_ribs_dataframe(directory: Path) -> Any:

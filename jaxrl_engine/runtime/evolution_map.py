@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.spatial import Voronoi
 
 from jaxrl_engine.runtime.drawing import BACKGROUND, CAPTION, FRAME
-from jaxrl_engine.runtime.evolution import EvolutionRecord, whole_file
+from jaxrl_engine.runtime.evolution import EvolutionRecord
 from jaxrl_engine.runtime.evolution_style import (
     EMPTY,
     HATCH,
@@ -27,6 +27,7 @@ from jaxrl_engine.runtime.evolution_style import (
     styled,
     write_titles,
 )
+from jaxrl_engine.runtime.json_files import whole_file
 
 GIF_DPI = 96
 FILM_MILLISECONDS, SLOWEST, QUICKEST = 8000, 400, 60

@@ -18,7 +18,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from jaxrl_engine.core.scene import Ink
 from jaxrl_engine.runtime.drawing import BACKGROUND, CAPTION, FRAME, colour
-from jaxrl_engine.runtime.evolution import AXES, EvolutionRecord, whole_file
+from jaxrl_engine.runtime.evolution import AXES, EvolutionRecord
+from jaxrl_engine.runtime.json_files import whole_file
 
 DPI = 150
 MUTED = "#6b7783"

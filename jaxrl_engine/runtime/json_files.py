@@ -4,9 +4,9 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxrl_engine.runtime.errors import RunError
 
@@ -32,23 +32,31 @@ def plain(value: Any) -> Any:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a file so that at every moment, also after a power cut, the old or the new content is complete on disk.
+    """Write a text file as `whole_file` does; raises alike."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file so that at every moment, also after a power cut, its old or its new content is complete on disk.
 
     Raises:
         RunError: the file system refuses (full, read-only).
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def sync_directory(path: Path) -> None:

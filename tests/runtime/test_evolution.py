@@ -19,9 +19,9 @@ from jaxrl_engine.runtime.evolution import (
     load_record,
     save_tables,
     to_ribs_dataframe,
-    whole_file,
     wilson,
 )
+from jaxrl_engine.runtime.json_files import whole_file
 
 ROWS, COLUMNS, LINKS, SNAPSHOTS = 3, 5, 7, 2
 CELLS = ROWS * COLUMNS
