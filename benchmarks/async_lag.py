@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "async_lag.json")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     record = measure(options.updates)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, {**provenance(), "record": record})
     print(f"{record['violations']} of {record['updates']} updates learned from data older than {MAX_LAG} updates")
 

@@ -116,7 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     origin = provenance()
     record = measure(options.workers, options.seconds, options.repetitions)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, {**origin, "record": record})
     print(report(record))
 

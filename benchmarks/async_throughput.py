@@ -168,7 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = measure(bench, options.repetitions)
     bench.program.close()
     record["times_earlier_system"] = record["env_steps_per_second"]["median"] / EARLIER_STEPS_PER_SECOND
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, {**origin, "record": record})
     print(report(record))
 

@@ -15,7 +15,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def write_json(path: Path, content: Record) -> None:
-    """Write a results file: strict JSON, where a number that is not finite raises `ValueError`."""
+    """Write a results file and its directory: strict JSON, where a number that is not finite raises `ValueError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

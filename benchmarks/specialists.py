@@ -75,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     origin = provenance()
     record = measure(options.run, options.bodies, options.steps)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, {**origin, "record": record})
     rows = [
         [str(p["cell"]), str(p["links"]), f"{p['specialist']:.3f}", f"{p['generalist']:.3f}"] for p in record["pairs"]

@@ -164,7 +164,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     origin = provenance()
     cases = [make_case(name, count) for name in options.case for count in options.num_envs or [None]]
     records = measure(cases, options.repetitions)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.output, {**origin, "records": records})
     print(report(records))
 

@@ -239,9 +239,8 @@ class Config:
     def _check_map_elites(self) -> None:
         """One policy sees all bodies, by networks that know which links there are."""
         require(self.algo == "ppo", "algo", "ppo with mode map-elites", self.algo)
-        sees_bodies = self.network.torso.startswith("body-")
         allowed = "body-mlp, body-set or body-transformer with mode map-elites"
-        require(sees_bodies, "network.torso", allowed, self.network.torso)
+        require(self.network.sees_bodies, "network.torso", allowed, self.network.torso)
         apart = self.logging.split_times
         require(not apart, "logging.split_times", "false with mode map-elites, which also evaluates", apart)
 

@@ -156,10 +156,7 @@ def _make_embodied(config: Config) -> tuple[Environment[Any, Any], PyTree]:
     own = {"num_links", "lengths", "bodies", "min_links", "total_length"} & set(config.env_params)
     if own:
         raise UserError(f"env_params.{min(own)} must not be set with mode map-elites: bodies are what evolves (qd.*)")
-    if is_host_world(config.env):
-        raise UserError(f"env: {config.env} has no bodies to evolve; reacher and reacher-zigzag have")
-    env, _ = make_env(config.env, {})
-    if not isinstance(env, Embodied):
+    if is_host_world(config.env) or not isinstance(make_env(config.env, {})[0], Embodied):
         raise UserError(f"env: {config.env} has no bodies to evolve; reacher and reacher-zigzag have")
     values = {**config.env_params, "num_links": config.qd.max_links}
     if config.env == "reacher":  # the scale of its pictures
