@@ -22,7 +22,7 @@ def make_evolution(built: Build) -> Evolution:
         space = make_space(qd, measures_energy="energy" in env.spec.metric_names)
     except ValueError as error:
         raise UserError(str(error)) from error
-    rows = qd.num_offspring + (int(space.feasible.sum()) if qd.refresh else 0)
+    rows = qd.num_offspring + (len(space.judged) if qd.refresh else 0)
     if qd.num_initial > rows:
         allowed = "the bodies evaluated in a generation, qd.num_offspring and, with qd.refresh, one per feasible cell"
         raise UserError(f"qd.num_initial must be at most {rows}, {allowed}, not {qd.num_initial}")

@@ -20,7 +20,7 @@ from jaxrl_engine.qd.repertoire import Repertoire
 
 
 class EliteResults(Struct):
-    """What elites did on fresh targets; a row for each feasible cell, meaningful where it holds an elite."""
+    """What elites did on fresh targets; a row for each judged cell, meaningful where it holds an elite."""
 
     episodes: EpisodeResults  # [*batch, F, episodes]
     held: Bool[Leaf, "*batch F"]
@@ -33,7 +33,7 @@ def evaluation(evolution: Evolution, episodes: int) -> Callable[..., EliteResult
     Targets and starts are drawn from the key: none of those that elites were chosen on. With `uniform` the actions are
     random, and so are the bodies.
     """
-    cells = np.flatnonzero(evolution.space.feasible)
+    cells = evolution.space.judged
     algorithm, env = evolution.practice.algorithm, evolution.env
 
     def one_run(

@@ -175,8 +175,8 @@ class Evolution:
 
     @property
     def refreshed(self) -> Int[np.ndarray, "cells"]:
-        """The cells whose elites are evaluated in every generation; no body can be in the others."""
-        return np.flatnonzero(self.space.feasible)[: None if self.config.refresh else 0]
+        """The cells whose elites are evaluated in every generation."""
+        return self.space.judged[: None if self.config.refresh else 0]
 
     def _measure(
         self, train_state: TrainState, targets: Key[Array, ""], arms: Arms

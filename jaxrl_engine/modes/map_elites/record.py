@@ -68,7 +68,7 @@ def make_record(evolution: Evolution, results: EliteResults, population: Populat
     arms: Arms = repertoire.genotypes
     success = np.asarray(results.episodes.metrics["success"])
     successes, trials = (np.zeros(space.cells.num_cells, np.int64) for _ in range(2))
-    cells = np.flatnonzero(space.feasible)
+    cells = space.judged
     held = np.asarray(results.held)
     successes[cells[held]], trials[cells[held]] = success.sum(axis=1)[held], success.shape[1]
     return EvolutionRecord(

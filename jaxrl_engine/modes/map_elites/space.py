@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxrl_engine.core.qd_config import Bounds, MapElitesConfig
 from jaxrl_engine.qd.arms import Arms, random_arms
@@ -28,6 +28,14 @@ class DescriptorSpace:
     exact: bool  # whether that is known, not estimated
     low: Float[np.ndarray, "D"]  # of the box, in the descriptors' units
     high: Float[np.ndarray, "D"]
+
+    @property
+    def judged(self) -> Int[np.ndarray, "F"]:
+        """The cells whose elites are evaluated: all but those that are known to stay empty.
+
+        An estimate of the feasible ones may miss some, and an elite there must not go stale.
+        """
+        return np.flatnonzero(self.feasible) if self.exact else np.arange(len(self.feasible))
 
     def describe(self, arms: Arms, measured: Mapping[str, Float[Array, "n"]]) -> Float[Array, "n D"]:
         """Return where bodies lie among the cells; `measured` holds what only an evaluation can tell."""

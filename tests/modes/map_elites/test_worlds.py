@@ -67,3 +67,12 @@ def test_thickness_and_gear_evolve_within_their_ranges():
     bodies = made.states[-1].actor.worlds.vector.env.body
     torque = np.asarray(bodies.torque)[:, 0]
     assert np.ptp(torque) > 0
+
+
+def test_elites_where_feasibility_is_only_estimated_are_evaluated_too():
+    """An estimate from below may miss a cell; an elite there would keep an old fitness under a new version."""
+    config = small_config(qd=dataclasses.replace(small_config().qd, descriptors=("area", "asymmetry")))
+    space = make_evolution(build(config)).space
+    missed = dataclasses.replace(space, feasible=np.zeros_like(space.feasible))
+    np.testing.assert_array_equal(missed.judged, np.arange(9))
+    assert dataclasses.replace(missed, exact=True).judged.size == 0
