@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,19 @@ EVOLUTION = (
 
 
 class Curves:
-    """Remembers the rows' numbers that are drawn."""
+    """Remembers the rows' numbers that are drawn. One thread may add while others ask for the message."""
 
     def __init__(self) -> None:
         self._lines: dict[str, tuple[list[int], list[float]]] = {}
+        self._lock = threading.Lock()
 
     def add(self, env_steps: int, row: Mapping[str, Any]) -> None:
         """Take one row; what was not measured leaves a gap."""
-        for name, value in row.items():
-            if name in _DRAWN:
+        with self._lock:
+            for name in _DRAWN & row.keys():
                 steps, values = self._lines.setdefault(name, ([], []))
                 steps.append(env_steps)
-                values.append(math.nan if value is None else float(value))
+                values.append(math.nan if row[name] is None else float(row[name]))
 
     def read(self, path: Path) -> None:
         """Take the rows of a metrics.jsonl; a line that is not whole is left out."""
@@ -50,22 +52,26 @@ class Curves:
 
     def message(self) -> dict[str, Any]:
         """Return the four charts as they are now."""
+        with self._lock:
+            return {"charts": self._charts()}
+
+    def _charts(self) -> list[dict[str, Any]]:
         returns = [self._line("while training", RETURN), self._line("greedy evaluation", "Eval/return")]
         losses = [self._line(name, metric) for name, metric in LOSSES if metric in self._lines]
         trend = self._trend()
         if any(metric in self._lines for _, metric in EVOLUTION):
             score = [self._line(name, metric) for name, metric in EVOLUTION if metric in self._lines]
-            charts = [_chart("QD score", score), _chart("Return", returns)]
+            charts = [chart("QD score", score), chart("Return", returns)]
         else:
-            charts = [_chart("Return", returns), _chart("Episode length", [self._line("steps", LENGTH)])]
-        return {"charts": [*charts, _chart("Losses", losses), _chart("Return trend", trend)]}
+            charts = [chart("Return", returns), chart("Episode length", [self._line("steps", LENGTH)])]
+        return [*charts, chart("Losses", losses), chart("Return trend", trend)]
 
     def _line(self, name: str, metric: str) -> dict[str, Any]:
-        return _line(name, *self._lines.get(metric, ([], [])))
+        return line(name, *self._lines.get(metric, ([], [])))
 
     def _trend(self) -> list[dict[str, Any]]:
         steps, values = self._lines.get(RETURN, ([], []))
-        return [_line(f"mean of {window} rows", steps, moving_average(values, window)) for window in WINDOWS]
+        return [line(f"mean of {window} rows", steps, moving_average(values, window)) for window in WINDOWS]
 
 
 _DRAWN = frozenset({RETURN, LENGTH, "Eval/return", *dict(LOSSES).values(), *dict(EVOLUTION).values()})
@@ -97,10 +103,12 @@ def thinned(steps: Sequence[int], values: Sequence[float]) -> tuple[list[int], l
     return [steps[edge - 1] for edge in edges[1:]], means.tolist()
 
 
-def _line(name: str, steps: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
+def line(name: str, steps: Sequence[int], values: Sequence[float]) -> dict[str, Any]:
+    """Return a line of a chart: at most `MOST_POINTS` points, null where nothing was measured."""
     x, y = thinned(steps, values)
     return {"name": name, "x": x, "y": [float(f"{value:.5g}") if math.isfinite(value) else None for value in y]}
 
 
-def _chart(title: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def chart(title: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a chart of lines."""
     return {"title": title, "unit": "", "lines": list(lines)}

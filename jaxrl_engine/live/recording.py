@@ -89,6 +89,10 @@ class Recording:
         """Seconds from the first message to the last."""
         return self._entries[-1].time if self._entries else 0.0
 
+    def first(self, topic: str) -> float:
+        """Return when the first message of a topic came; 0: there is none."""
+        return next((entry.time for entry in self._entries if entry.topic == topic), 0.0)
+
     def until(self, moment: float) -> tuple[News, int]:
         """Return the newest message of each topic at a time, and the number of the next one."""
         following = bisect_right(self._entries, moment, key=lambda entry: entry.time)
@@ -124,7 +128,7 @@ class Playback:
     def stream(self, wishes: Mapping[str, str]) -> Iterator[News]:
         """Yield the messages from `from` on (seconds), `speed` times as fast as they came."""
         recording, speed = self.recording, _number(wishes.get("speed"), 1.0, *SPEEDS)
-        begun_at = _number(wishes.get("from"), 0.0, 0.0, recording.end)
+        begun_at = _number(wishes.get("from"), recording.first("screens"), 0.0, recording.end)
         news, following = recording.until(begun_at)
         yield [*news, self._clock(begun_at, speed)]
         begun = time.monotonic()

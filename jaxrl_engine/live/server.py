@@ -5,6 +5,7 @@ a name of its own (DNS rebinding). Elsewhere every request must carry the token 
 """
 
 import contextlib
+import getpass
 import importlib.resources
 import ipaddress
 import secrets
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
@@ -26,12 +28,10 @@ PATIENCE_SECONDS = 10.0
 LONGEST_TARGET = 1024
 PING = b": ping\n\n"
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/wall.js": ("wall.js", "text/javascript; charset=utf-8"),
-    "/wall.css": ("wall.css", "text/css; charset=utf-8"),
-    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
-}
+KINDS = {
+    ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}  # fmt: skip
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -70,7 +70,6 @@ class WallServer(ThreadingHTTPServer):
         self.token = "" if self.local else secrets.token_urlsafe(16)
         self.files = _load_files()
         self.streams = threading.BoundedSemaphore(MOST_STREAMS)
-        self.asked_port = port
         if ":" in host:
             self.address_family = socket.AF_INET6
         _bind(self, host, port)
@@ -191,6 +190,22 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet: the terminal belongs to the run."""
 
 
+def serve(source: Source, host: str, port: int) -> tuple[WallServer, list[str]]:
+    """Start a server; returns it and the lines that tell a user where it is.
+
+    Raises:
+        UserError: the host is no address of this machine, or no port is free.
+    """
+    server = WallServer(source, host, port)
+    number, lines = server.server_port, [f"wall: {server.address}"]
+    if number != port:
+        lines.append(f"port {port} is taken; the wall is on {number}")
+    if server.local:
+        here = f"{getpass.getuser()}@{socket.gethostname()}"
+        lines.append(f"from another machine: ssh -L {number}:localhost:{number} {here}, then the same address")
+    return server, lines
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a host name or address."""
     try:
@@ -230,5 +245,7 @@ def _bind(server: WallServer, host: str, port: int) -> None:
 
 
 def _load_files() -> dict[str, tuple[bytes, str]]:
+    """Return the page's files by the path they are asked for; what is not among them does not exist."""
     folder = importlib.resources.files(__package__) / "static"
-    return {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
+    files = {f"/{file.name}": (file.read_bytes(), KINDS[Path(file.name).suffix]) for file in folder.iterdir()}
+    return {**files, "/": files["/index.html"]}

@@ -1,8 +1,6 @@
 """The wall of a run: what it shows goes to whoever watches, and into the recording."""
 
 import dataclasses
-import getpass
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +10,7 @@ from typing import Any
 from jaxrl_engine.live.curves import Curves
 from jaxrl_engine.live.mailbox import Mailbox, News
 from jaxrl_engine.live.recording import FILE, Recorder
-from jaxrl_engine.live.server import WallServer, is_loopback
+from jaxrl_engine.live.server import WallServer, serve
 
 CHARTS_SECONDS = 0.5
 """Shortest time between two versions of the charts."""
@@ -65,13 +63,7 @@ class Wall:
         Raises:
             UserError: the host is no address of this machine, or no port is free.
         """
-        self.server = WallServer(self, host, port)
-        number, lines = self.server.server_port, [f"wall: {self.server.address}"]
-        if number != port:
-            lines.append(f"port {port} is taken; the wall is on {number}")
-        if is_loopback(host):
-            here = f"{getpass.getuser()}@{socket.gethostname()}"
-            lines.append(f"from another machine: ssh -L {number}:localhost:{number} {here}, then the same address")
+        self.server, lines = serve(self, host, port)
         return lines
 
     def record(self, run_dir: Path, complain: Callable[[str], None]) -> None:
