@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 from jaxrl_engine.core.errors import UserError
@@ -44,6 +44,7 @@ HEADERS = {
 }
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where the events come from: a run, a recording."""
 
@@ -93,7 +94,11 @@ class WallServer(ThreadingHTTPServer):
         """Say nothing: a browser that goes away in the middle of a message is no error."""
 
     def server_bind(self) -> None:
-        """Bind without asking the name service who we are, which may take seconds."""
+        """Bind without asking the name service who we are, which may take seconds.
+
+        The port of a run that has just ended can be had at once; one that is listened on cannot.
+        """
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
