@@ -61,11 +61,15 @@ class Onlooker:
             key = jax.random.fold_in(jax.random.key(built.config.seed), WALL_STREAM)
             self._program = self._pool.submit(self._compile, screens, shapes, key)
 
-    def look(self, state: PyTree) -> Callable[[], None] | None:
-        """Start a look where somebody watches; return what shows it, to be called when the device may be waited for."""
-        if self._program is None or not self._program.done():
+    def look(self, state: PyTree, *, last: bool) -> Callable[[], None] | None:
+        """Start a look where somebody watches; return what shows it, to be called when the device may be waited for.
+
+        Nothing is shown before the programs are compiled; but whoever watches a run that is over before gets a picture.
+        """
+        watched = self.wall.watched
+        if self._program is None or not (self._program.done() or (last and watched)):
             return None
-        if self._stage is not None and not self.wall.watched:
+        if self._stage is not None and not watched:
             self._last = None
             return None
         begin, play = self._program.result()
