@@ -1,7 +1,7 @@
 """The wall's web server: one page, one stream of events, and nothing else; from the standard library.
 
 On loopback the name in the `Host` header must be a loopback name, so that no page of another site can reach it through
-a name of its own (DNS rebinding). Elsewhere every request must carry the token that is part of the printed address.
+a name of its own (DNS rebinding). Elsewhere whoever wants to see the run must have the token of the printed address.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ KINDS = {
     ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }  # fmt: skip
+PUBLIC = (".js", ".css", ".svg")
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -114,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         target = urlsplit(self.path)
         wishes = dict(parse_qsl(target.query))
-        if not self._admitted(wishes):
+        if not self._admitted(target.path, wishes):
             return
         if target.path == "/events":
             self._stream(wishes)
@@ -125,14 +126,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
-    def _admitted(self, wishes: Mapping[str, str]) -> bool:
-        """Refuse what is too large, comes from another site, or lacks the token."""
+    def _admitted(self, path: str, wishes: Mapping[str, str]) -> bool:
+        """Refuse what is too large, comes from another site, or lacks the token.
+
+        The page's script, style and icon are the same everywhere, and are asked for without it.
+        """
+        known = path.endswith(PUBLIC) or secrets.compare_digest(wishes.get("token", ""), self.server.token)
         length = self.headers.get("Content-Length", "0")
         if len(self.path) > LONGEST_TARGET:
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
         elif length != "0" or self.headers.get("Transfer-Encoding"):
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        elif not self._from_here() or not secrets.compare_digest(wishes.get("token", ""), self.server.token):
+        elif not self._from_here() or not known:
             self.send_error(HTTPStatus.FORBIDDEN)
         else:
             return True

@@ -184,14 +184,15 @@ def test_every_answer_carries_the_policy_and_no_version(server, target):
     assert "Python" not in headers["Server"]
 
 
-def test_beyond_this_machine_every_request_needs_the_token(source):
+def test_beyond_this_machine_the_run_is_shown_for_the_token_alone(source):
     server = WallServer(source, "0.0.0.0", PORT)
     try:
         assert f"token={server.token}" in server.address and len(server.token) >= 20
-        for target in ("/", "/events", "/wall.js", "/select?cell=3"):
+        for target in ("/", "/index.html", "/events", "/select?cell=3"):
             assert ask(server, target)[0] == 403
             assert ask(server, f"{target}{'&' if '?' in target else '?'}token=wrong")[0] == 403
         assert source.chosen == "nobody asked"
+        assert ask(server, "/wall.js")[0] == 200  # the same for every run
         assert ask(server, f"/select?cell=3&token={server.token}", Host="the-server.example.org")[0] == 204
         assert source.chosen == 3
     finally:
