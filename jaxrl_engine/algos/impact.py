@@ -4,11 +4,14 @@ Three policies: the behaviour policy μ that acted (its log-probabilities are st
 policy π_p that the clipping is around. Deciding what data are worth and how far to step are then two questions
 (decoupled PPO: Hilton et al. 2021, arXiv:2110.00641):
 
-    advantages  are those of π_p, corrected from μ by V-trace's ratios π_p / μ (`ops.returns.corrected_gae`)
-    the loss    clips π_θ / π_p:  E[ w_a · surrogate + c_v · w_c · value error − c_e · w_a · entropy ]
+    advantages  are those of π_p, corrected from μ by V-trace's ratios: A = ρ B, ρ = min(ρ̄, π_p / μ)
+                (`ops.returns.corrected_gae`)
+    the loss    clips π_θ / π_p:  E[ w_a · ρ · surrogate(B) + c_v · w_c · value error − c_e · w_a · entropy ]
 
-`w_a`, `w_c` are the importance weights of prioritised replay: they correct which chunk was drawn, the ratios which
-action was taken. Values and advantages are computed anew whenever a chunk is learned from. On data of the learner's own
+`w_a`, `w_c` are the importance weights of prioritised replay: they correct which chunk was drawn, ρ which action was
+taken. Where advantages are normalised it is B, with weights w_a · ρ: an action that π_p would not take says nothing of
+the mean, and centring A itself would give it an advantage of minus that mean, at which a density's gradient is largest
+of all. Values and advantages are computed anew whenever a chunk is learned from. On data of the learner's own
 policy, with every weight 1, this is PPO.
 """
 
@@ -49,6 +52,7 @@ class WeightedSamples(Struct):
     """What the loss needs, leading axes `[T, K]`, then shuffled into minibatches."""
 
     samples: Samples  # its log-probabilities are the proximal policy's
+    correction: Float[Leaf, "*batch"]  # [T, K, A] ρ; the samples' advantages are B, those before it
     actor_weight: Float[Leaf, "*batch"]  # [T, K, A]; 0 where a step is not valid
     critic_weight: Float[Leaf, "*batch"]
     valid: Float[Leaf, "*batch"]
@@ -138,22 +142,25 @@ class Impact:
         valid = jnp.broadcast_to(learned_from[..., None], shape).astype(jnp.float32)
         weights = (valid * weight[None, :, None] for weight in (drawn.actor_weight, drawn.critic_weight))
         actor_weight, critic_weight = weights
+        correction = jnp.minimum(ratio, self.impact.ratio_limit)
         samples = Samples(
-            observation=seen[:-1], action_mask=mask, action=steps.action, log_prob=log_prob, advantage=advantage,
-            target=target, value=value, is_first=None,
+            observation=seen[:-1], action_mask=mask, action=steps.action, log_prob=log_prob,
+            advantage=advantage / correction, target=target, value=value, is_first=None,
         )  # fmt: skip
         size = jnp.abs(delta) * valid
         mean = size.sum(axis=(0, 2)) / jnp.maximum(valid.sum(axis=(0, 2)), 1.0)
         share = self.impact.peak_share
         log_ratio = jnp.log(ratio)
-        worth = actor_weight * jnp.minimum(ratio, self.impact.ratio_limit)
+        worth = actor_weight * correction
         metrics = {
             "Async/RatioMean": _mean(ratio, valid),
             "Async/KL": _mean(losses.approximate_kl(log_ratio), valid),
             "Async/EffectiveSampleSize": jnp.square(worth.sum()) / (jnp.square(worth).sum() * valid.sum() + 1e-30),
             "Async/InvalidSteps": (1.0 - valid).sum() / self.spec.num_agents,
         }
-        weighted = WeightedSamples(samples=samples, actor_weight=actor_weight, critic_weight=critic_weight, valid=valid)
+        weighted = WeightedSamples(
+            samples=samples, correction=correction, actor_weight=actor_weight, critic_weight=critic_weight, valid=valid
+        )
         return weighted, share * size.max(axis=(0, 2)) + (1.0 - share) * mean, metrics
 
     def _values(
@@ -174,9 +181,10 @@ class Impact:
         weighted: WeightedSamples = batch.samples
         samples, valid = weighted.samples, weighted.valid
         law, value = self._evaluate(params, samples)
+        advantage = samples.advantage
         if self.ppo.normalize_advantages:
-            advantage = losses.normalize_advantages(samples.advantage, weighted.actor_weight)
-            samples = samples.replace(advantage=advantage)
+            advantage = losses.normalize_advantages(advantage, weighted.actor_weight * weighted.correction)
+        samples = samples.replace(advantage=weighted.correction * advantage)
         averages = Averages(
             actor=lambda each: _mean(weighted.actor_weight * each, valid),
             critic=lambda each: _mean(weighted.critic_weight * each, valid),

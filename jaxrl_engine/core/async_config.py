@@ -46,7 +46,7 @@ class ImpactConfig:
         counts = ("batch_size", "buffer_capacity", "max_lag", "max_reuse")
         require_positive_int(self, group, *counts)
         require_range(self, group, 0.0, 1.0, "per_alpha", "per_beta_start", "peak_share", "staleness_decay")
-        require_range(self, group, 0.0, math.inf, "ratio_limit")
+        require_range(self, group, 0.01, math.inf, "ratio_limit")
         require(0.0 <= self.proximal_decay < 1.0, "impact.proximal_decay", "from 0 to below 1", self.proximal_decay)
         require(0.0 < self.new_fraction <= 1.0, "impact.new_fraction", "above 0 and up to 1", self.new_fraction)
         holds = self.buffer_capacity >= self.batch_size

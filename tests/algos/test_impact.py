@@ -139,6 +139,43 @@ def test_loss_of_stale_data_equals_numpy(stale, correction, limit):
     np.testing.assert_allclose(metrics["Async/RatioMean"], used.mean(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("limit", [1.0, 2.0])
+def test_normalised_advantages_are_those_before_the_correction(stale, limit):
+    """Mean and deviation are of B = A / ρ with weights w ρ, and the loss is that of B times w ρ."""
+    ppo, state, proximal, chunks, trajectory = stale
+    proximal = proximal.replace(actor=jax.tree.map(lambda leaf: 40.0 * leaf, proximal.actor))
+    stale = (ppo, state, proximal, chunks, trajectory)
+    normalising = dataclasses.replace(ppo, config=dataclasses.replace(ppo.config, normalize_advantages=True))
+    actor = jnp.linspace(0.1, 1.0, B)
+    algorithm = learner(normalising, ratio_limit=limit)
+    metrics = update(algorithm, state, proximal, drawn(chunks, actor), jax.random.key(0))[3]
+    corrected, _, _, ratio, log_prob = by_hand(stale, limit=limit)
+    worth = np.minimum(ratio, limit)
+    assert ratio.min() < 0.7 and ratio.max() > 1.4
+    weights = np.asarray(actor)[None, :, None] * worth
+    before = corrected / worth
+    mean = np.average(before, weights=weights)
+    advantage = (before - mean) / np.sqrt(np.average(np.square(before - mean), weights=weights))
+    law = ppo.actor.apply(state.params.actor, (), trajectory.transitions.observation, None)[1]
+    moved = np.exp(np.asarray(law.log_prob(trajectory.transitions.action), np.float64) - log_prob)
+    surrogate = -np.minimum(moved * advantage, np.clip(moved, 0.8, 1.2) * advantage)
+    np.testing.assert_allclose(metrics["Losses/Policy"], (weights * surrogate).mean(), rtol=1e-3, atol=1e-5)
+
+
+def test_an_action_that_the_policy_would_not_take_teaches_nothing(key):
+    """Such are replayed by the thousand: with advantages centred after the correction each pulls at the policy."""
+    config = PPOConfig(num_epochs=1, num_minibatches=1, normalize_observations=False, normalize_rewards=False)
+    ppo = make(BOUNDED, config)
+    state = started(ppo, key)
+    chunks = jax.jit(cut_into_chunks)(make_trajectory(ppo, state, key))
+    chunks = chunks.replace(log_prob=chunks.log_prob.at[0, -1].set(100.0))  # the last step: no other leans on it
+    norms = []
+    for action in (3.0, -3.0):
+        taken = chunks.replace(action=chunks.action.at[0, -1].set(action))
+        norms.append(update(learner(ppo), state, state.params, drawn(taken), key)[3]["Losses/GradientNorm"])
+    np.testing.assert_allclose(norms[0], norms[1], rtol=1e-5)
+
+
 def test_a_chunk_of_weight_zero_and_steps_that_are_not_valid_teach_nothing(stale):
     ppo, state, proximal, chunks, _ = stale
     algorithm = learner(ppo)
