@@ -78,9 +78,8 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """The command that begins the run."""
-        place = self.run_dir.relative_to(ROOT) if self.run_dir.is_relative_to(ROOT) else self.run_dir
-        return ["python", "-m", "jaxrl_engine.run", "--mode", self.config.mode, *self.options, "--run-dir", str(place)]
+        """The command that makes such a run, wherever it lies."""
+        return ["python", "-m", "jaxrl_engine.run", "--mode", self.config.mode, *self.options]
 
     @property
     def origin(self) -> Path:
@@ -111,7 +110,7 @@ class Job:
             return
         command = [sys.executable, "-m", "jaxrl_engine.run", "--resume", str(self.run_dir)]
         if not (self.run_dir / CONFIG_FILE).exists():
-            command = [sys.executable, *self.command[1:]]
+            command = [sys.executable, *self.command[1:], "--run-dir", str(self.run_dir)]
             self.run_dir.parent.mkdir(parents=True, exist_ok=True)
             self.origin.write_text(json.dumps({**provenance(), "command": shlex.join(self.command)}) + "\n")
         returncode = subprocess.run(command, cwd=ROOT).returncode

@@ -39,11 +39,15 @@ def describe_machine() -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """Return the command line, the time, the commit and the load of the machine when the measurement began."""
+    """Return the command line, the time, the commit and the load of the machine when the measurement began.
+
+    Of paths outside the project only the last name is kept.
+    """
     module = sys.modules["__main__"].__spec__
-    program = ["python", "-m", module.name] if module else ["python", *sys.argv[:1]]
+    program = ["python", "-m", module.name] if module else ["python", Path(sys.argv[0]).name]
+    words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]
     return {
-        "command": shlex.join([*program, *sys.argv[1:]]),
+        "command": shlex.join([*program, *words]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _output("git", "describe", "--always", "--dirty"),
         "load_average_1min": os.getloadavg()[0],
