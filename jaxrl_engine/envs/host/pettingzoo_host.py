@@ -40,15 +40,17 @@ _PLAIN = (bool, int, float, str)
 class ParallelSimulator:
     """Copies of a `ParallelEnv`, stepped one after the other."""
 
-    def __init__(self, worlds: list[Any], canvases: Canvases, agent_ids: str, time_limit: int | None) -> None:
-        """Find spaces that all agents share.
+    def __init__(
+        self, worlds: list[Any], agent_ids: str, time_limit: int | None, canvases: Canvases | None = None
+    ) -> None:
+        """Find spaces that all agents share; without `canvases` there are no pictures.
 
         Raises:
             ValueError: there are none.
         """
         require(agent_ids in AGENT_IDS, "agent_ids", "auto, always or never", agent_ids)
         self.worlds = worlds
-        self._canvases = canvases
+        self._canvases = canvases or Canvases(None)
         self.num_envs = len(worlds)
         self.agents = list(worlds[0].possible_agents)
         self._spaces = {agent: worlds[0].action_space(agent) for agent in self.agents}
@@ -149,7 +151,7 @@ def simulate(name: str, num_envs: int, **values: Any) -> ParallelSimulator:
     module = _module(name)
     canvases = Canvases(getattr(module, "raw_env", None))
     construct = functools.partial(module.parallel_env, **values)
-    return ParallelSimulator([canvases.make(construct) for _ in range(num_envs)], canvases, agent_ids, limit)
+    return ParallelSimulator([canvases.make(construct) for _ in range(num_envs)], agent_ids, limit, canvases)
 
 
 def _module(name: str) -> Any:

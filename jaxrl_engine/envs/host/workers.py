@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.envs.host.protocol import HostWorldError
 from jaxrl_engine.envs.host.pictures import NoPictures, stacked
+from jaxrl_engine.envs.host.protocol import HostWorldError
 from jaxrl_engine.envs.host.simulator import Arrays, Facts
 from jaxrl_engine.envs.host.wire import Deadline, facts_from_words, receive, send
 

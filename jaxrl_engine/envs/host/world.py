@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import EnvSpec
-from jaxrl_engine.envs.host.protocol import HostStep, HostWorldError
 from jaxrl_engine.envs.host.pictures import told
+from jaxrl_engine.envs.host.protocol import HostStep, HostWorldError
 from jaxrl_engine.envs.host.simulator import Arrays, Simulator
 from jaxrl_engine.envs.team import INVALID, action_bounds, identified_space, joined_space
 
