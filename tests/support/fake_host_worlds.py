@@ -22,7 +22,9 @@ PERIOD = 5  # steps of an episode
 class Counter:
     """Copy `i` shows (seed + i, steps of the episode, process id); an action that equals the trouble's number does it.
 
-    Episodes last five steps. They terminate where the seed is even, and are truncated where it is odd.
+    Episodes last five steps. They terminate where the seed is even, and are truncated where it is odd. Copy `i` is
+    drawn in one colour, (seed + i, steps, 2 × steps), 2 by 3 + seed pixels, the seed being that of the process's
+    first copy; `trouble` 5 drops the pencil, 4 falls asleep over the drawing, 3 dies of it.
     """
 
     def __init__(self, num_envs, trouble=-1):
@@ -48,6 +50,17 @@ class Counter:
         self.views[done, :, 1] = 0
         even = self.views[:, 0, 0] % 2 == 0
         return stepped(self.views, actions.astype(np.float32), (done & even, done & ~even), final, metrics)
+
+    def pictures(self, count):
+        if self.trouble == 5:
+            raise RuntimeError("the pencil broke\nin two")
+        if self.trouble == 4:
+            time.sleep(1e6)
+        if self.trouble == 3:
+            os._exit(6)
+        seeds, steps = np.uint8(self.views[:count, 0, :2].T)
+        colours = np.stack([seeds, steps, 2 * steps], axis=-1)
+        return np.broadcast_to(colours[:, None, None], (count, 2, 3 + int(seeds[0]), 3)).copy()
 
     def _do(self, action):
         if action != self.trouble:
@@ -135,4 +148,57 @@ class Stubborn(gymnasium.Env):
         return self.view, 0.5, False, self.view[0] == self.first + 3, {}
 
 
+class Painter(gymnasium.Env):
+    """Draws at every reset and step if it has a render mode; `mood` says what else it does with one."""
+
+    metadata = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012 as gymnasium has it
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, mood="", render_mode=None):
+        if render_mode and mood == "refuses":
+            raise ImportError("no paint")
+        if mood == "falls over":
+            raise ValueError("it fell over")
+        self.render_mode, self.mood, self.drawings = render_mode, mood, 0
+        self.made_with = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return self._view(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self._view(), 1.0, False, False, {}
+
+    def _view(self):
+        if self.render_mode is not None:
+            self.render()
+        return np.float32([self.steps, self.drawings])
+
+    def render(self):
+        self.drawings += 1
+        if self.mood == "raises" and self.steps == 2:
+            raise RuntimeError("the pencil broke")
+        if self.mood == "grey":
+            return np.zeros((5, 7), np.uint8)
+        if self.mood == "none" or self.render_mode is None:
+            return None
+        return np.uint8(np.arange(321)[:, None, None] % 256 + np.zeros((1, 7, 3)) + [self.steps, 0, 0])
+
+
+class Secretive(Painter):
+    """Nobody can take its render mode away."""
+
+    def __init__(self, render_mode=None):
+        self._mode, self.mood, self.drawings = render_mode, "", 0
+
+    @property
+    def render_mode(self):
+        return self._mode
+
+
 gymnasium.register("Stubborn-v0", entry_point="fake_host_worlds:Stubborn")
+gymnasium.register("Painter-v0", entry_point="fake_host_worlds:Painter")
+gymnasium.register("Own-v0", entry_point="fake_host_worlds:Painter", kwargs={"render_mode": "rgb_array"})
+gymnasium.register("Secretive-v0", entry_point="fake_host_worlds:Secretive")

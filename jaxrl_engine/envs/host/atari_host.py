@@ -22,6 +22,7 @@ from jaxtyping import Shaped, UInt8
 from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.spaces import Box, Discrete
+from jaxrl_engine.envs.host.pictures import reduced, stacked
 from jaxrl_engine.envs.host.simulator import Arrays, Facts, stepped
 
 METRICS = ("game_score", "lives")
@@ -42,6 +43,7 @@ class AtariSimulator:
         self._score = np.zeros(self.num_envs, np.float32)
         self._frame = np.zeros(self.num_envs, np.int64)  # of the game
         size = values["size"]
+        self._views = np.zeros((self.num_envs, 1, size, size, values["stack"]), np.uint8)
         self.facts = Facts(
             num_agents=1, observation=Box.uniform((size, size, values["stack"]), 0.0, 255.0, "uint8"),
             action=Discrete(int(vector.single_action_space.n)), metric_names=METRICS,
@@ -53,7 +55,8 @@ class AtariSimulator:
         frames, info = self.vector.reset(seed=seed)
         self._score[:] = 0.0
         self._frame = np.array(info["episode_frame_number"], np.int64)
-        return {"observation": channels_last(frames)}
+        self._views = channels_last(frames)
+        return {"observation": self._views}
 
     def step(self, actions: Shaped[np.ndarray, "b 1"]) -> Arrays:
         """Advance every copy; ale-py starts a new game where one is over."""
@@ -65,12 +68,16 @@ class AtariSimulator:
         self._score += reward
         metrics = np.stack([self._score, np.where(over & terminated, 0, info["lives"])], axis=1).astype(np.float32)
         self._score[over] = 0.0
-        views = channels_last(frames)
+        self._views = views = channels_last(frames)
         final = views.copy()
         if over.any():
             final[over] = channels_last(info["final_obs"])[over]
         reward = np.sign(reward) if self._clip else reward
         return stepped(views, reward[:, None], (terminated, truncated), final[done], metrics)
+
+    def pictures(self, count: int) -> UInt8[np.ndarray, "n height width 3"]:
+        """Return the newest frame of each as the policy sees it: ale-py's vector environment has no other screen."""
+        return stacked([reduced(np.repeat(view[0, ..., -1:], 3, axis=-1)) for view in self._views[:count]])
 
     def close(self) -> None:
         """Close every copy."""

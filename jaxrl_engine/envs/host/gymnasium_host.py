@@ -7,9 +7,12 @@ Written against gymnasium 1.3. `<module>:<id>` imports a module first that regis
 - Observations that are no Box (one of n, several, tuples and dictionaries of such) become one vector by gymnasium's own
   `flatten`: choices as one-hot vectors. Bytes stay uint8, everything else becomes float32.
 - Actions: Discrete, MultiDiscrete and MultiBinary as choices counted from 0, Box of real numbers as it is.
+- Worlds that can are made so that they draw themselves, which they do when a picture is asked for and at no other time;
+  many draw with pygame, the extra `pictures`.
 - Parameters are those of the world's constructor, and `max_episode_steps` (0: the one it is registered with).
 """
 
+import functools
 import importlib
 import inspect
 import math
@@ -20,10 +23,11 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.envs.host import atari_host
+from jaxrl_engine.envs.host.pictures import Canvases
 from jaxrl_engine.envs.host.simulator import Arrays, Facts, Simulator, action_space_of, box_of, native_actions, stepped
 
 ONE_PER_PROCESS = False
@@ -32,8 +36,9 @@ ONE_PER_PROCESS = False
 class VectorSimulator:
     """A vector environment of gymnasium's that leaves resetting to us."""
 
-    def __init__(self, vector: SyncVectorEnv, time_limit: int | None) -> None:
+    def __init__(self, vector: SyncVectorEnv, canvases: Canvases, time_limit: int | None) -> None:
         self.vector = vector
+        self._canvases = canvases
         self.num_envs = vector.num_envs
         self._action = vector.single_action_space
         self.facts = Facts(
@@ -53,6 +58,10 @@ class VectorSimulator:
         if done.any():
             views = self._views(self.vector.reset(options={"reset_mask": done})[0])
         return stepped(views, reward[:, None], (terminated, truncated), final)
+
+    def pictures(self, count: int) -> UInt8[np.ndarray, "n height width 3"]:
+        """Return what the first `count` copies draw."""
+        return self._canvases.draw(count)
 
     def close(self) -> None:
         """Close every copy."""
@@ -77,9 +86,7 @@ def parameters(name: str) -> dict[str, Any]:
     if name.startswith("ALE/"):
         return atari_host.parameters(name)
     registered = _registered(name)
-    creator = registered.entry_point
-    if isinstance(creator, str):
-        creator = _imported(name, lambda: gymnasium.envs.registration.load_env_creator(registered.entry_point))
+    creator = _creator(name, registered)
     defaults = {p.name: p.default for p in inspect.signature(creator).parameters.values()}
     known = {key: value for key, value in {**defaults, **registered.kwargs}.items() if _plain(value)}
     return {**known, "max_episode_steps": 0}
@@ -97,13 +104,17 @@ def simulate(name: str, num_envs: int, **values: Any) -> Simulator:
         return atari_host.simulate(name, num_envs, **values)
     registered = _registered(name)
     limit = values.pop("max_episode_steps", 0) or None
+    own_mode = "render_mode" in registered.kwargs  # what such a world shows may depend on it
+    canvases = Canvases(None if own_mode else _creator(name, registered))
+    construct = functools.partial(
+        gymnasium.make, registered, max_episode_steps=limit, disable_env_checker=True, **values
+    )
 
     def make() -> gymnasium.Env:
-        env = gymnasium.make(registered, max_episode_steps=limit, disable_env_checker=True, **values)
-        return seen_as_box(env)
+        return seen_as_box(canvases.make(construct))
 
     vector = _imported(name, lambda: SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.DISABLED))
-    return VectorSimulator(vector, limit or registered.max_episode_steps)
+    return VectorSimulator(vector, canvases, limit or registered.max_episode_steps)
 
 
 def seen_as_box(env: gymnasium.Env) -> gymnasium.Env:
@@ -128,6 +139,14 @@ def _registered(name: str) -> Any:
     if bare not in gymnasium.registry:
         raise LookupError(bare)
     return gymnasium.registry[bare]
+
+
+def _creator(name: str, registered: Any) -> Any:
+    """Return what makes a world: a class, as a rule."""
+    creator = registered.entry_point
+    if isinstance(creator, str):
+        creator = _imported(name, lambda: gymnasium.envs.registration.load_env_creator(registered.entry_point))
+    return creator
 
 
 def _imported(name: str, action: Callable[[], Any]) -> Any:

@@ -13,6 +13,7 @@ Written against PettingZoo 1.27 and MPE2 1.1. Parameters are those of the world'
 - Global state: all observations, one after the other; of images the channels, agent by agent.
 """
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -23,11 +24,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
 from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
+from jaxrl_engine.envs.host.pictures import Canvases
 from jaxrl_engine.envs.host.simulator import Arrays, Facts, action_space_of, box_of, native_actions, stepped
 
 ONE_PER_PROCESS = False
@@ -38,14 +40,17 @@ _PLAIN = (bool, int, float, str)
 class ParallelSimulator:
     """Copies of a `ParallelEnv`, stepped one after the other."""
 
-    def __init__(self, worlds: list[Any], agent_ids: str, time_limit: int | None) -> None:
-        """Find spaces that all agents share.
+    def __init__(
+        self, worlds: list[Any], agent_ids: str, time_limit: int | None, canvases: Canvases | None = None
+    ) -> None:
+        """Find spaces that all agents share; without `canvases` there are no pictures.
 
         Raises:
             ValueError: there are none.
         """
         require(agent_ids in AGENT_IDS, "agent_ids", "auto, always or never", agent_ids)
         self.worlds = worlds
+        self._canvases = canvases or Canvases(None)
         self.num_envs = len(worlds)
         self.agents = list(worlds[0].possible_agents)
         self._spaces = {agent: worlds[0].action_space(agent) for agent in self.agents}
@@ -73,6 +78,10 @@ class ParallelSimulator:
             if terminated[i] or truncated[i]:
                 views[i] = self._stacked(world.reset()[0])
         return stepped(np.stack(views), np.stack(rewards), (np.array(terminated), np.array(truncated)), final)
+
+    def pictures(self, count: int) -> UInt8[np.ndarray, "n height width 3"]:
+        """Return what the first `count` copies draw."""
+        return self._canvases.draw(count)
 
     def close(self) -> None:
         """Close every copy."""
@@ -140,7 +149,9 @@ def simulate(name: str, num_envs: int, **values: Any) -> ParallelSimulator:
     agent_ids = values.pop("agent_ids", "auto")
     limit = {**parameters(name), **values}.get("max_cycles")
     module = _module(name)
-    return ParallelSimulator([module.parallel_env(**values) for _ in range(num_envs)], agent_ids, limit)
+    canvases = Canvases(getattr(module, "raw_env", None))
+    construct = functools.partial(module.parallel_env, **values)
+    return ParallelSimulator([canvases.make(construct) for _ in range(num_envs)], agent_ids, limit, canvases)
 
 
 def _module(name: str) -> Any:

@@ -3,7 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import EnvSpec
@@ -53,6 +53,9 @@ class HostVectorEnv(Protocol):
 
     def step(self, actions: Shaped[np.ndarray, "b A ..."]) -> HostStep:
         """Advance every environment. Illegal actions become the nearest legal ones and are counted."""
+
+    def pictures(self, count: int) -> UInt8[np.ndarray, "n height width 3"] | None:
+        """Return RGB pictures of the first `min(count, num_envs)` environments as they are now; None: it has none."""
 
     def close(self) -> None:
         """End what runs, within seconds, whatever state it is in; a second call does nothing."""

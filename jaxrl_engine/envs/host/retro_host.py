@@ -27,6 +27,7 @@ from PIL import Image
 from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.spaces import Box, Discrete
+from jaxrl_engine.envs.host.pictures import reduced
 from jaxrl_engine.envs.host.simulator import Arrays, Facts, stepped
 
 ONE_PER_PROCESS = True
@@ -58,6 +59,7 @@ class RetroSimulator:
         self._steps = 0
         shape = (self.values["size"], self.values["size"], self.values["stack"])
         self._stack = np.zeros(shape, np.uint8)
+        self._screen = np.zeros((1, 1, 3), np.uint8)
         self.facts = Facts(
             num_agents=1, observation=Box.uniform(shape, 0.0, 255.0, "uint8"), action=Discrete(len(self.presses)),
             time_limit=self.values["max_episode_steps"], metric_names=("score",) if "score" in variables else (),
@@ -81,13 +83,18 @@ class RetroSimulator:
                 break
         self._steps += 1
         truncated = truncated or (self._steps >= self.values["max_episode_steps"] and not terminated)
-        self._stack = np.concatenate([self._stack[..., 1:], self._seen(np.maximum(frames[0], frames[-1]))], axis=-1)
+        self._screen = np.maximum(frames[0], frames[-1])
+        self._stack = np.concatenate([self._stack[..., 1:], self._seen(self._screen)], axis=-1)
         views = self._stack[None, None]
         final = views.copy() if terminated or truncated else views[:0]
         if terminated or truncated:
             views = self._begin()
         metrics = np.array([[float(info.get(name, 0.0)) for name in self.facts.metric_names]], np.float32)
         return stepped(views, np.array([[reward]]), (np.array([terminated]), np.array([truncated])), final, metrics)
+
+    def pictures(self, count: int) -> UInt8[np.ndarray, "1 height width 3"]:
+        """Return the screen in colour, the greater of the last two frames."""
+        return reduced(self._screen)[None]
 
     def close(self) -> None:
         """Free the emulator."""
@@ -98,7 +105,8 @@ class RetroSimulator:
         for _ in range(int(self._random.integers(self.values["noop_max"] + 1))):
             frame = self.emulator.step(self.presses[0])[0]
         self._steps = 0
-        self._stack = np.repeat(self._seen(np.array(frame)), self.values["stack"], axis=-1)
+        self._screen = np.array(frame)
+        self._stack = np.repeat(self._seen(self._screen), self.values["stack"], axis=-1)
         return self._stack[None, None]
 
     def _seen(self, frame: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "size size 1"]:

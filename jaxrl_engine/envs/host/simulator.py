@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete, MultiDiscrete
 
@@ -56,6 +57,9 @@ class Simulator(Protocol):
 
     def step(self, actions: np.ndarray) -> Arrays:
         """Advance every copy by its row of `actions [b, A, *action.shape]`."""
+
+    def pictures(self, count: int) -> UInt8[np.ndarray, "n height width 3"]:
+        """Return RGB pictures of the first `count` copies as they are now; whatever it raises, there are none."""
 
     def close(self) -> None:
         """Free what is held; a second call does nothing."""

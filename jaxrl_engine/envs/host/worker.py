@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.envs.host.pictures import told
 from jaxrl_engine.envs.host.simulator import REFUSALS, Arrays, Simulator
 from jaxrl_engine.envs.host.wire import Deadline, facts_to_words, receive, send
 
@@ -49,12 +50,22 @@ def _answered(
                 family = importlib.import_module(words["module"])
                 simulator = family.simulate(words["name"], words["num_envs"], **words["values"])
                 return simulator, facts_to_words(simulator.facts), {}
+            if "pictures" in words:
+                return simulator, *_drawn(simulator, words["pictures"])
             shown = simulator.step(arrays["actions"]) if "actions" in arrays else simulator.reset(words["seed"])
             return simulator, {}, shown
     except Exception as error:
         said = {"error": type(error).__name__, "reason": str(error), "trace": traceback.format_exc()}
         refused = simulator is None and isinstance(error, REFUSALS)
         return simulator, {**said, "user": isinstance(error, UserError), "refused": refused}, {}
+
+
+def _drawn(simulator: Simulator, count: int) -> tuple[dict[str, Any], Arrays]:
+    """Return pictures, or why there are none: no reason to give the world up."""
+    try:
+        return {}, {"pictures": simulator.pictures(count)}
+    except Exception as error:
+        return {"no_pictures": told(error)}, {}
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.envs.host.pictures import NoPictures, stacked
 from jaxrl_engine.envs.host.protocol import HostWorldError
 from jaxrl_engine.envs.host.simulator import Arrays, Facts
 from jaxrl_engine.envs.host.wire import Deadline, facts_from_words, receive, send
@@ -140,6 +142,21 @@ class Workers:
         """
         return self._joined(self._asked(lambda i: ({}, {"actions": actions[self._starts[i] : self._starts[i + 1]]})))
 
+    def pictures(self, count: int) -> UInt8[np.ndarray, "n height width 3"]:
+        """Return pictures of the first `count` copies; the other processes are not asked.
+
+        Raises:
+            NoPictures: the world has none, or failed to draw one.
+            HostWorldError: a worker died or did not answer in time.
+        """
+        shares = np.diff(np.minimum(self._starts, count))
+        involved = [worker for worker, share in zip(self._workers, shares, strict=True) if share]
+        answers = self._asked(lambda i: ({"pictures": int(shares[i])}, {}), involved)
+        for words, _ in answers:
+            if "no_pictures" in words:
+                raise NoPictures(words["no_pictures"])
+        return stacked([picture for _, arrays in answers for picture in arrays["pictures"]])
+
     def close(self) -> None:
         """End the processes: those that do not leave by themselves are killed."""
         for worker in self._workers:
@@ -148,12 +165,14 @@ class Workers:
         for worker in self._workers:
             worker.end(deadline)
 
-    def _asked(self, question: Callable[[int], tuple[dict[str, Any], Arrays]]) -> list[tuple[dict[str, Any], Arrays]]:
-        """Ask all, then hear all: together they have one deadline."""
-        deadline = Deadline(self._seconds)
-        for i, worker in enumerate(self._workers):
+    def _asked(
+        self, question: Callable[[int], tuple[dict[str, Any], Arrays]], asked: Sequence[Worker] | None = None
+    ) -> list[tuple[dict[str, Any], Arrays]]:
+        """Ask all, or the first few, then hear them: together they have one deadline."""
+        deadline, asked = Deadline(self._seconds), self._workers if asked is None else asked
+        for i, worker in enumerate(asked):
             worker.tell(*question(i), self._seconds, deadline)
-        return [worker.hear(self._seconds, deadline) for worker in self._workers]
+        return [worker.hear(self._seconds, deadline) for worker in asked]
 
     @staticmethod
     def _joined(answers: list[tuple[dict[str, Any], Arrays]]) -> Arrays:

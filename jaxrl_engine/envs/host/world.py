@@ -1,19 +1,24 @@
 """A simulator as a `HostVectorEnv`: legal actions only, one global state, copies of everything."""
 
 import contextlib
+import functools
+import logging
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import EnvSpec
+from jaxrl_engine.envs.host.pictures import told
 from jaxrl_engine.envs.host.protocol import HostStep, HostWorldError
 from jaxrl_engine.envs.host.simulator import Arrays, Simulator
 from jaxrl_engine.envs.team import INVALID, action_bounds, identified_space, joined_space
 
 LAST_SEED = 2**31 - 1
+
+log = logging.getLogger(__name__)
 
 
 class HostWorld:
@@ -39,6 +44,7 @@ class HostWorld:
             self._low, self._high = np.zeros(facts.num_agents, np.int32), np.asarray(facts.choices, np.int32) - 1
         self._invalid = np.zeros(self.num_envs, np.float32)  # [b] since the episode began
         self._state = "new"
+        self._draws = True
 
     def reset(self, seed: int) -> HostStep:
         """Start every environment, the `i`-th seeded with `seed + i`. Runs that shall differ are `num_envs` apart.
@@ -77,6 +83,28 @@ class HostWorld:
         step = self._shown(shown)
         self._invalid[step.done] = 0.0
         return step
+
+    def pictures(self, count: int) -> UInt8[np.ndarray, "n height width 3"] | None:
+        """Return RGB pictures of the first `min(count, num_envs)` environments, at most 160 pixels high.
+
+        None before the first reset, and for ever once the world has none or raised; why is told once.
+
+        Raises:
+            ValueError: none are asked for.
+            HostWorldError: a worker process died or hung; after it the world is only to be closed.
+        """
+        require(count >= 1, "count", "a whole number >= 1", count)
+        if not self._draws or self._state != "running":
+            return None
+        try:
+            return self.simulator.pictures(min(count, self.num_envs))
+        except HostWorldError:
+            self._state = "failed"
+            raise
+        except Exception as error:
+            self._draws = False
+            _tell_once(f"{self.spec.name}: no pictures of it: {told(error)}")
+            return None
 
     def close(self) -> None:
         """End what runs; a second call does nothing."""
@@ -121,6 +149,12 @@ class HostWorld:
             return None
         own = np.arange(self._high.max() + 1) <= self._high[:, None]
         return np.repeat(own[None], self.num_envs, axis=0)
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    """Say it once, however many actors have such a world."""
+    log.warning(text)
 
 
 def legal(

@@ -70,8 +70,8 @@ class Source(Protocol):
     def compile(self, behaviour: TrainState) -> None:
         """Compile what collectors run, for parameters of these shapes."""
 
-    def begin(self, key: Key[Array, ""]) -> Collector:
-        """Return a collector at the start of new episodes. The key is consumed."""
+    def begin(self, key: Key[Array, ""], actor: int = 0) -> Collector:
+        """Return a collector at the start of new episodes, for the actor of this number. The key is consumed."""
 
 
 class JaxSource:
@@ -104,7 +104,8 @@ class JaxSource:
         self._rollout = jax.jit(self.rollout).lower(behaviour, state, key).compile()
         self._start = jax.jit(self.start).lower(key).compile()
 
-    def begin(self, key: Key[Array, ""]) -> JaxCollector:
+    def begin(self, key: Key[Array, ""], actor: int = 0) -> JaxCollector:
+        """Return a collector at the start of new episodes: the same for every actor. The key is consumed."""
         return JaxCollector(self._rollout, self._start(key))
 
     def go_on(self, state: ActorState) -> JaxCollector:

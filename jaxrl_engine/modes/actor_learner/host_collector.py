@@ -15,7 +15,9 @@ from jaxrl_engine.core.types import Chunk, Decision, EnvSpec, PyTree, TimeStep, 
 from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.envs.host.protocol import HostStep, HostVectorEnv
 from jaxrl_engine.envs.vector import Episodes
+from jaxrl_engine.live.easel import Easel
 from jaxrl_engine.modes.actor_learner.collector import Collected
+from jaxrl_engine.modes.actor_learner.sitting import Sitting
 
 Decide = Callable[..., tuple[Decision, PyTree]]
 MAX_SEED = 2**31 - 2**16
@@ -26,9 +28,9 @@ class HostCollector:
     """`b` environments of a host world. Its state cannot be saved: the games run in other processes."""
 
     def __init__(self, decide: Decide, cut: Callable[[Trajectory], Chunk], world: HostVectorEnv, carry: PyTree,
-                 num_steps: int, seed: int) -> None:  # fmt: skip
+                 num_steps: int, seed: int, sitting: Sitting | None = None) -> None:  # fmt: skip
         self.state = None
-        self._decide, self._cut, self._world = decide, cut, world
+        self._decide, self._cut, self._world, self._sitting = decide, cut, world, sitting
         self._carry, self._num_steps = carry, num_steps
         self._seen = timestep_of(world.reset(seed))
         self._is_first: Any = np.ones(world.num_envs, bool)
@@ -74,6 +76,8 @@ class HostCollector:
         )  # fmt: skip
         self._returns[done], self._lengths[done] = 0.0, 0
         self._is_first, self._seen = done, timestep_of(after)
+        if self._sitting is not None:
+            self._sitting.after(episodes)
         return transition, episodes
 
 
@@ -87,8 +91,11 @@ def timestep_of(step: HostStep) -> TimeStep:
 class HostSource:
     """Worlds outside JAX: a decision is one compiled program."""
 
-    def __init__(self, algorithm: Acting, env: HostEnvironment, num_envs: int, num_steps: int) -> None:
+    def __init__(
+        self, algorithm: Acting, env: HostEnvironment, num_envs: int, num_steps: int, easel: Easel | None = None
+    ) -> None:
         self.algorithm, self.env, self.num_envs, self.num_steps = algorithm, env, num_envs, num_steps
+        self.easel = easel  # of the collectors that begin from now on
 
     def decide(
         self, behaviour: TrainState, carry: PyTree, seen: TimeStep, key: Key[Array, ""], number: Int[Array, ""]
@@ -105,10 +112,13 @@ class HostSource:
         self._decide = jax.jit(self.decide).lower(*arguments).compile()
         self._cut = jax.jit(cut_into_chunks).lower(self._trajectory(behaviour)).compile()
 
-    def begin(self, key: Key[Array, ""]) -> HostCollector:
+    def begin(self, key: Key[Array, ""], actor: int = 0) -> HostCollector:
+        """Return a collector at the start of new episodes, for the actor of this number. The key is consumed."""
         seed = int(jax.random.randint(key, (), 0, MAX_SEED))
         carry = jax.tree.map(np.asarray, self.algorithm.initial_carry(self.num_envs))
-        return HostCollector(self._decide, self._cut, self.env.make(self.num_envs), carry, self.num_steps, seed)
+        world = self.env.make(self.num_envs)
+        sitting = None if self.easel is None else Sitting(self.easel, actor, world)
+        return HostCollector(self._decide, self._cut, world, carry, self.num_steps, seed, sitting)
 
     def _carry(self) -> PyTree:
         return jax.eval_shape(lambda: self.algorithm.initial_carry(self.num_envs))

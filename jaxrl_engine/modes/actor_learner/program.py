@@ -26,6 +26,7 @@ from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, PyTree, TrainState
 from jaxrl_engine.envs.host.environment import HostEnvironment
+from jaxrl_engine.live.easel import Easel
 from jaxrl_engine.modes.actor_learner.actors import Message
 from jaxrl_engine.modes.actor_learner.collector import Collector, JaxSource, Source
 from jaxrl_engine.modes.actor_learner.host_collector import HostSource
@@ -72,6 +73,7 @@ class AsyncProgram:
         config = built.config
         self.config, self.hyper = config, built.hyper
         self.interrupted: Callable[[], bool] = lambda: False  # asked while actors are waited for
+        self.easel: Easel | None = None  # where actors leave pictures of host worlds; to be set before the run begins
         self.learner = make_learner(built)
         share = config.num_envs // config.actors.num_workers
         self.rollouts_per_update = config.new_chunks // share
@@ -203,8 +205,10 @@ class AsyncProgram:
         def make(index: int, generation: int) -> Collector:
             if state.lockstep is not None and isinstance(self.source, JaxSource):
                 return self.source.go_on(state.lockstep.actors[index])
-            return self.source.begin(self._key(index, generation, STARTS))
+            return self.source.begin(self._key(index, generation, STARTS), index)
 
+        if isinstance(self.source, HostSource):
+            self.source.easel = self.easel
         behaviour = self._publish(_behaviour(state.train_state))
         latest = (int(behaviour.policy_version), behaviour)
         self._running = Running(self.config.actors, make, self._key, latest, state.lockstep)

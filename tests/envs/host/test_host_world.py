@@ -29,6 +29,9 @@ class Scripted:
         no = np.zeros(self.num_envs, bool)
         return stepped(self.views, np.zeros(self.views.shape[:2]), (no, no), [])
 
+    def pictures(self, count):
+        raise AssertionError("nobody asked for it")
+
     def close(self):
         assert self.actions is not None
         self.actions = None  # a second time it would fail
