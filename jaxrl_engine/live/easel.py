@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from jaxrl_engine.core.checks import require
+from jaxrl_engine.live.clip import FRAMES_PER_SECOND
 
-FPS = 10
-PERIOD = 1.0 / FPS
+PERIOD = 1.0 / FRAMES_PER_SECOND
 """Seconds between two pictures of an actor, and between two messages."""
 COLUMNS = 4
 QUALITY = 80
@@ -112,7 +112,9 @@ class Easel:
         self._seq += 1
         screens = [screen for actor, left in shown for screen in _screens(actor, left)]
         tiles = [picture for _, left in shown for picture in left.pictures]
-        self._publish("screens", {"seq": self._seq, "fps": FPS, "mosaic": mosaic(tiles), "screens": screens})
+        self._publish(
+            "screens", {"seq": self._seq, "fps": FRAMES_PER_SECOND, "mosaic": mosaic(tiles), "screens": screens}
+        )
 
 
 def mosaic(tiles: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl_engine.live.curves import Curves
+from jaxrl_engine.live.easel import Easel
 from jaxrl_engine.live.mailbox import Mailbox, News
 from jaxrl_engine.live.recording import FILE, Recorder
 from jaxrl_engine.live.server import WallServer, serve
@@ -78,6 +79,14 @@ class Wall:
     def put(self, topic: str, make: Callable[[], Mapping[str, Any]]) -> None:
         """Replace a topic's message; it is made when it is read."""
         self.mailbox.put(topic, make)
+
+    def easel(self, num_actors: int) -> Easel:
+        """Return where actors leave pictures of worlds that cannot be drawn."""
+
+        def publish(topic: str, message: Mapping[str, Any]) -> None:
+            self.put(topic, lambda: message)
+
+        return Easel(publish, lambda: self.watched, self.screens, num_actors)
 
     def head(self, **fields: Any) -> None:
         """Change fields of the page's head; the time that is left follows from them."""

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxrl_engine.core.types import PyTree
+from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.live.wall import Wall, WallOptions
+from jaxrl_engine.modes.actor_learner.program import AsyncProgram
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.fused import FusedProgram
 from jaxrl_engine.modes.map_elites.atlas import Atlas
@@ -18,7 +20,7 @@ from jaxrl_engine.runtime.run_directory import RunDirectory
 BESIDE = "The newest policy, playing in worlds of its own beside training."
 SINGLE = "The newest policy of the first of several seeds, playing in worlds of its own beside training."
 ELITES = "Elites from all over the repertoire, moved by the newest policy."
-UNSEEN = "This world has no pictures; the charts tell how it goes."
+ACTORS = "What the actors' own worlds show, as often as they have the time to draw it."
 
 
 class HungWall:
@@ -51,6 +53,8 @@ class HungWall:
             yield None
             return
         self._wall.curves.read(run.metrics_path)
+        if isinstance(program, AsyncProgram) and isinstance(self._built.env, HostEnvironment):
+            program.easel = self._wall.easel(self._built.config.actors.num_workers)
         atlas = None
         if isinstance(program, FusedProgram) and isinstance(program.trainer, Evolution):
             atlas = Atlas(program.trainer.space)
@@ -72,7 +76,11 @@ def hang_wall(built: Build, options: WallOptions) -> Iterator[HungWall]:
         yield HungWall(built, None, options, ())
         return
     config = built.config
-    note = ELITES if config.mode == "map-elites" else BESIDE if built.num_runs is None else SINGLE
+    note = BESIDE if built.num_runs is None else SINGLE
+    if config.mode == "map-elites":
+        note = ELITES
+    elif isinstance(built.env, HostEnvironment):
+        note = ACTORS
     make = functools.partial(Wall, title=config.env, mode=config.mode, algo=config.algo, screens=options.screens)
     with make(note=note) as wall:
         wall.head(total_steps=config.num_updates * config.samples_per_update)
