@@ -75,5 +75,9 @@ STUDIES = {
             "color_lines_async", "Color Lines, async, one seed", "async_color_lines.yaml", 1, 18.0,
             (Reference("random play, 4,096 games", 0.52),), metric="score",
         ),
+        Study(
+            "map_elites", "Arms of 2-8 links, one policy, one seed", "map_elites_reacher.yaml", 1, 90.0,
+            (Reference("every feasible cell, every target", 100.0),), metric="qd_score",
+        ),
     )
 }  # fmt: skip
