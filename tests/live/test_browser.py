@@ -124,10 +124,6 @@ def test_a_run_is_shown_while_it_works_and_again_from_its_recording(page, mode, 
             "rows",
         )
         assert_alive(page)
-        begun, frames = time.monotonic(), page.evaluate("window.wall.frames")
-        time.sleep(4)
-        shown = (page.evaluate("window.wall.frames") - frames) / 8 / (time.monotonic() - begun)
-        assert shown >= 2.0  # 10 where the machine is free; here it trains and draws on the same cores
         labels = page.inner_text("#screens")
         assert labels.count("R ") >= 8 and labels.count("S ") >= 8
         assert page.inner_text("#title") == "reacher"
