@@ -134,6 +134,7 @@ def test_a_run_is_shown_while_it_works_and_again_from_its_recording(page, mode, 
         process.send_signal(signal.SIGINT)
         until(lambda: "interrupted" in page.inner_text("#state").lower(), "the page does not know the end", 60)
     page.complaints.clear()  # that the server is gone
+    page.hosts.clear()
     with serving(tmp_path / "run", "--port", "18540", module="live") as (process, address):
         page.goto(address)
         until(lambda: clips(page) >= 2, "no picture of the recording")
