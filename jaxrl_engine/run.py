@@ -35,8 +35,14 @@ def _run(invocation: Invocation) -> int:
     enable_compile_cache()
     if invocation.eval_only:
         return _evaluate_only(invocation)
+    from jaxrl_engine.live.wall import WallOptions
     from jaxrl_engine.modes.train import train
     from jaxrl_engine.runtime.signals import exit_code
+
+    wall = WallOptions(
+        live=invocation.live, host=invocation.live_host, port=invocation.live_port, screens=invocation.live_screens,
+        record=invocation.record,
+    )  # fmt: skip
 
     result = train(
         invocation.config,
@@ -44,6 +50,7 @@ def _run(invocation: Invocation) -> int:
         resume=invocation.resume,
         num_devices=invocation.num_devices,
         quiet=invocation.quiet,
+        wall=wall,
     )
     print(_report(result.summary))
     if result.summary["status"] == "failed":

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree, TimeStep
 from jaxrl_engine.envs.protocol import Environment
+from jaxrl_engine.ops.rows import where_rows
 
 
 class VectorState(Struct):
@@ -109,7 +110,7 @@ class VectorEnv:
 
         def start() -> tuple[PyTree, TimeStep]:
             begun = jax.tree.map(lambda pool: pool[index], (fresh.env, fresh.timestep))
-            return _where(done, begun, (env_state, timestep))
+            return where_rows(done, begun, (env_state, timestep))
 
         def start_if_any() -> tuple[PyTree, TimeStep]:
             return jax.lax.cond(done.any(), start, lambda: (env_state, timestep))
@@ -125,14 +126,3 @@ class VectorEnv:
         if self.params_axis is not None:
             return own  # a start drawn for another body does not fit this one
         return (own + fresh.taken) % self.num_envs
-
-
-def _where(condition: Bool[Array, "B"], yes: PyTree, no: PyTree) -> PyTree:
-    """Choose leaf by leaf along the leading axis `B`; typed keys and any rank are accepted."""
-
-    def choose(a: Array, b: Array) -> Array:
-        if a is b:
-            return a
-        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(choose, yes, no)

@@ -15,6 +15,7 @@ from jaxrl_engine.core.types import Leaf, PyTree, TimeStep, TrainState
 from jaxrl_engine.envs.protocol import Pictured
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.evaluate import greedy_policy
+from jaxrl_engine.ops.rows import where_rows
 from jaxrl_engine.runtime.drawing import Film
 
 MOST_BINS = 32
@@ -71,7 +72,7 @@ def watch(
             metrics=loop.timestep.metrics, skills=memory.skills if isinstance(memory, HMASDCarry) else None,
         )  # fmt: skip
         after = step_all(jax.random.split(key_step, count), loop.env, action, params)
-        env_state, timestep = _hold(seen.done, (loop.env, loop.timestep), after)
+        env_state, timestep = where_rows(seen.done, (loop.env, loop.timestep), after)
         return _Loop(env=env_state, timestep=timestep, memory=memory, done=seen.done), seen
 
     @jax.jit
@@ -157,12 +158,3 @@ def occupancy(
         )
         for agent in range(places.shape[2])
     ])  # fmt: skip
-
-
-def _hold(ended: Bool[Array, "B"], old: PyTree, new: PyTree) -> PyTree:
-    """Keep `old` where an episode has ended."""
-
-    def one(old: Array, new: Array) -> Array:
-        return jnp.where(ended.reshape(-1, *[1] * (new.ndim - 1)), old, new)
-
-    return jax.tree.map(one, old, new)

@@ -18,6 +18,7 @@ import numpy as np
 from jaxrl_engine.core.types import PyTree
 from jaxrl_engine.modes.evaluate import EpisodeResults
 from jaxrl_engine.modes.fused import MAX_ROWS, Rows
+from jaxrl_engine.modes.onlooker import Onlooker
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress
@@ -56,6 +57,7 @@ class Job:
     timings: Mapping[str, float]  # seconds measured before the start; the same in every row
     broken: Callable[[], str | None] = lambda: None  # why the run cannot go on; then the state is saved, and it ends
     saved: Callable[[PyTree], PyTree] = lambda state: state  # what of the state goes into a checkpoint
+    onlooker: Onlooker | None = None  # who shows the run while it works
 
 
 @dataclasses.dataclass
@@ -79,6 +81,11 @@ class _Chunk:
 
 
 @dataclasses.dataclass
+class _Look:
+    show: Callable[[], None]
+
+
+@dataclasses.dataclass
 class _Evaluation:
     results: PyTree
     state: PyTree  # a copy: what will be saved under this evaluation's score
@@ -95,7 +102,7 @@ class Session:
         self.store = store
         self.writer = writer
         self.progress = progress
-        self.pending: collections.deque[_Chunk | _Evaluation] = collections.deque()
+        self.pending: collections.deque[_Chunk | _Look | _Evaluation] = collections.deque()
         self.chunk_length = 1
         self.reads: collections.deque[tuple[float, int]] = collections.deque()
         self.last_save = time.perf_counter()
@@ -111,6 +118,7 @@ class Session:
         failed = False
         while updates < self.job.total_updates and signals.received is None and not failed and not self.job.broken():
             length = self._next_length(updates)
+            self._look(state)
             state, rows = self.job.chunk(state, np.int32(length))
             updates += length
             self.pending.append(_Chunk(rows=rows, updates=updates, length=length))
@@ -120,6 +128,7 @@ class Session:
             failed = self.skipped_in_a_row >= self.job.max_skipped_updates
             if not failed and self._save_due():
                 self._save(state, score=None)
+        self._look(state, last=True)
         self._drain(keep=0)
         failed = self.skipped_in_a_row >= self.job.max_skipped_updates
         done = _updates_done(state)
@@ -155,6 +164,12 @@ class Session:
         rows_fit = (MAX_ROWS - 1) * self.job.updates_per_row
         return max(1, min(self.chunk_length, boundary - updates, rows_fit))
 
+    def _look(self, state: PyTree, *, last: bool = False) -> None:
+        """Let the wall look at a state that is about to be given away, or at the last one."""
+        show = self.job.onlooker.look(state, last=last) if self.job.onlooker is not None else None
+        if show is not None:
+            self.pending.append(_Look(show))
+
     def _save_due(self) -> bool:
         """An evaluation under way will be followed by a save of its own, with a score."""
         evaluating = any(isinstance(entry, _Evaluation) for entry in self.pending)
@@ -166,6 +181,8 @@ class Session:
             entry = self.pending.popleft()
             if isinstance(entry, _Chunk):
                 self._read_chunk(entry)
+            elif isinstance(entry, _Look):
+                entry.show()
             else:
                 self._read_evaluation(entry)
 
@@ -183,10 +200,13 @@ class Session:
         env_steps = chunk.updates * self.job.steps_per_update
         shown = {label: self.last_row[name] for name, label in SHOWN.items() if self.last_row.get(name) is not None}
         self.progress.update(env_steps, steps_per_second, shown)  # type: ignore[arg-type]
-        self.run_directory.write_status(
-            state="running", env_steps=env_steps, total_steps=self.job.total_updates * self.job.steps_per_update,
-            updates=chunk.updates, steps_per_second=steps_per_second, metrics=self.last_row,
-        )  # fmt: skip
+        progress: dict[str, Any] = {
+            "state": "running", "env_steps": env_steps, "updates": chunk.updates, "steps_per_second": steps_per_second,
+            "total_steps": self.job.total_updates * self.job.steps_per_update,
+        }  # fmt: skip
+        self.run_directory.write_status(**progress, metrics=self.last_row)
+        if self.job.onlooker is not None:
+            self.job.onlooker.report(self.last_row, shown, progress)
 
     def _speed(self, updates: int) -> float:
         """Updates per second over the last seconds, evaluations included: one chunk alone says little, it may have

@@ -15,10 +15,12 @@ from jaxrl_engine.algos.hmasd.learner import HMASD
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import TrainState
+from jaxrl_engine.live.wall import WallOptions
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluator import Evaluator
 from jaxrl_engine.modes.fused import FusedProgram, RunState
+from jaxrl_engine.modes.hung_wall import HungWall, hang_wall
 from jaxrl_engine.modes.probe import split_times
 from jaxrl_engine.modes.programs import make_program
 from jaxrl_engine.modes.record import skill_maps
@@ -60,6 +62,7 @@ def train(
     resume: Path | None = None,
     num_devices: int = 1,
     quiet: bool = False,
+    wall: WallOptions = WallOptions(),
 ) -> Result:
     """Train as configured, in a new run directory or going on in the one to `resume`.
 
@@ -72,15 +75,33 @@ def train(
         _refuse_changes(resume, config)
     built = build(config)
     program = make_program(built, num_devices)
-    run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
+    with hang_wall(built, wall) as hung:  # before anything is written: it may be refused its port
+        run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
+        return _in_directory(built, program, run, clock, hung, quiet=quiet, resuming=resume is not None)
+
+
+def _in_directory(
+    built: Build,
+    program: FusedProgram[Any] | AsyncProgram,
+    run: RunDirectory,
+    clock: CompileClock,
+    hung: HungWall,
+    *,
+    quiet: bool,
+    resuming: bool,
+) -> Result:
+    config = built.config
     with run, StopSignals() as signals, clock:
         progress = Progress(total_steps=config.num_updates * config.samples_per_update, quiet=quiet)
+        hung.begin(run, progress)
         run.write_status(state="starting", message="compiling")
         try:
-            return _train(built, program, run, signals, clock, progress, resuming=resume is not None)
+            return _train(built, program, run, signals, clock, progress, hung, resuming=resuming)
         except BaseException as error:
+            message = f"{type(error).__name__}: {one_line(error)}"
+            hung.tell(state="failed", message=message)
             with contextlib.suppress(RunError):  # a disk that refuses this too must not hide the cause
-                run.write_status(state="failed", message=f"{type(error).__name__}: {one_line(error)}")
+                run.write_status(state="failed", message=message)
             raise
         finally:
             progress.close()
@@ -93,6 +114,7 @@ def _train(
     signals: StopSignals,
     clock: CompileClock,
     progress: Progress,
+    hung: HungWall,
     *,
     resuming: bool,
 ) -> Result:
@@ -109,10 +131,10 @@ def _train(
     random = evaluator.summarize(jax.device_get(evaluator(state, 0, uniform=True)))
     writer = MetricWriter(
         run, tensorboard=config.logging.tensorboard, wandb=config.logging.wandb,
-        resume_env_steps=updates * config.samples_per_update if resuming else None,
+        resume_env_steps=updates * config.samples_per_update if resuming else None, others=hung.sinks,
     )  # fmt: skip
-    with store, writer:
-        job = _job(built, chunk, evaluator)
+    with store, writer, hung.watching(program, state, run) as onlooker:
+        job = dataclasses.replace(_job(built, chunk, evaluator), onlooker=onlooker)
         if isinstance(program, AsyncProgram):
             program.interrupted = lambda: signals.received is not None
             job = dataclasses.replace(job, broken=program.broken, saved=program.saved)
@@ -130,6 +152,7 @@ def _train(
         state=outcome.status, env_steps=summary["env_steps"], updates=outcome.updates,
         steps_per_second=summary["steps_per_second"], message=outcome.message,
     )  # fmt: skip
+    hung.tell(state=outcome.status, message=outcome.message, env_steps=summary["env_steps"], updates=outcome.updates)
     if config.mode == "map-elites":
         assert isinstance(program, FusedProgram)
         record = importlib.import_module("jaxrl_engine.modes.map_elites.record")  # matplotlib takes most of a second

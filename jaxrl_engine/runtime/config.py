@@ -5,10 +5,12 @@ and help is printed, before anything slow.
 """
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxrl_engine.core.checks import require
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.command_line import HELP_OPTIONS, print_help, read_arguments
@@ -31,6 +33,7 @@ __all__ = [
 
 PROGRAM = "python -m jaxrl_engine.run"
 CONFIG_FILE = "config.yaml"
+MOST_SCREENS = 32
 ALIASES = {
     "wandb": "logging.wandb",
     "tensorboard": "logging.tensorboard",
@@ -125,6 +128,16 @@ class Session:
     """Where to compute."""
     num_devices: int = 1
     """Devices to spread the environments over (0: all there are)."""
+    live: bool = False
+    """Show the run in a browser: eight of its worlds and the curves (default: yes on a terminal, else no)."""
+    live_port: int = 8765
+    """Where the live page is served; where it is taken, on the next free port."""
+    live_host: str = "127.0.0.1"
+    """Address it is served on; beyond this machine only with a random token, which is printed."""
+    live_screens: int = 8
+    """Worlds on the live page."""
+    record: bool = False
+    """Write what the live page shows to wall.jsonl in the run's directory, for python -m jaxrl_engine.live DIR."""
     quiet: bool = False
     """Print only warnings, errors and the final summary."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -137,6 +150,8 @@ class Session:
             raise ValueError("eval_only needs a run to evaluate: give --resume DIR")
         if self.resume is not None and self.run_dir is not None:
             raise ValueError("run_dir cannot be given with resume: a resumed run stays in its directory")
+        require(1 <= self.live_screens <= MOST_SCREENS, "live_screens", f"from 1 to {MOST_SCREENS}", self.live_screens)
+        require(1 <= self.live_port <= 65535, "live_port", "from 1 to 65535", self.live_port)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +203,7 @@ def _read_invocation(argv: Sequence[str]) -> Invocation:
         mode = given.get("mode", "")
         given = MODES.get(mode, {}) | ({} if "env" in given else WORLDS.get(mode, {})) | given
     session = {field.name: given.pop(field.name) for field in dataclasses.fields(Session) if field.name in given}
+    session.setdefault("live", sys.stdout.isatty() and not session.get("quiet", False))
     config = _lay(given, base)
     try:
         return Invocation(config=config, config_file=path, overrides=from_file | frozenset(given), **session)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.json_files import sync_directory, to_json
@@ -15,6 +15,7 @@ from jaxrl_engine.runtime.logs import log
 Row = Mapping[str, Any]  # numbers (of Python, NumPy or JAX), lists of numbers, or None: not measured
 
 
+@runtime_checkable
 class Sink(Protocol):
     """One destination. There are never two calls at once."""
 

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections.abc import Sequence
 
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.json_files import plain
@@ -21,12 +22,21 @@ class MetricWriter:
         tensorboard: also write TensorBoard event files.
         wandb: also send the rows to Weights & Biases.
         resume_env_steps: the step a resumed run restarts from; rows past it are removed. None: a new run.
+        others: where else rows go.
 
     Raises:
         RunError: from every call, once a row could not be written (disk full): named, and never swallowed.
     """
 
-    def __init__(self, run: RunDirectory, *, tensorboard: bool, wandb: bool, resume_env_steps: int | None) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        *,
+        tensorboard: bool,
+        wandb: bool,
+        resume_env_steps: int | None,
+        others: Sequence[Sink] = (),
+    ) -> None:
         self._path = run.metrics_path
         earlier = 0.0 if resume_env_steps is None else cut_rows(self._path, resume_env_steps)
         self._started = time.monotonic() - earlier
@@ -42,6 +52,7 @@ class MetricWriter:
             raise self._named(error) from None
         if wandb:
             self._sinks.append(WandbSink(run.path, resume=resume_env_steps is not None))
+        self._sinks += others
         self._queue: queue.Queue[tuple[int, float, Row] | None] = queue.Queue(MAX_WAITING_ROWS)
         # A daemon: a program that dies without `close` must die, not wait for a thread that waits for rows.
         self._thread = threading.Thread(target=self._work, name="metric-writer", daemon=True)
