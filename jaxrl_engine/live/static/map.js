@@ -73,8 +73,9 @@ export class RepertoireMap {
     const { chosen } = this.map;
     this.back.hidden = !this.selectable || !isNumber(chosen);
     const cell = this.cursor ?? chosen ?? null;
-    const hint = `${this.selectable ? "Choose a cell to see its body. " : ""}Grey: empty. Hatched: no body can be there.`;
-    write(this.told, cell === null ? hint : this.describe(cell));
+    const hint = this.selectable ? "Choose a cell to see its body. " : "";
+    const key = "Grey: empty. Hatched: no body can be there.";
+    write(this.told, cell === null ? hint + key : this.describe(cell));
   }
 
   describe(cell) {
@@ -82,16 +83,15 @@ export class RepertoireMap {
     const screen = this.cells.indexOf(cell);
     const where = screen < 0 ? "" : `, on screen ${screen + 1}`;
     if (texts[cell]) return texts[cell] + where;
-    return `${this.bounds(cell)}: ${feasible[cell] ? "empty" : "no body can be there"}`;
+    return `${this.middle(cell)}: ${feasible[cell] ? "empty" : "no body can be there"}`;
   }
 
-  bounds(cell) {
+  middle(cell) {
     const { kind, x, y, columns, places } = this.map;
     if (kind === "points") return [x, y].map(({ name }, axis) => `${name} ${compact(places[cell][axis])}`).join(", ");
-    const from = [cell % columns, Math.floor(cell / columns)];
-    const span = (edges, at) => `${compact(edges[at])} to ${compact(edges[at + 1])}`;
-    const told = ({ name, edges }, at) => `${name} ${isWhole(edges) ? edges[at] + 0.5 : span(edges, at)}`;
-    return [x, y].map((axis, index) => told(axis, from[index])).join(", ");
+    const at = [cell % columns, Math.floor(cell / columns)];
+    const middle = ({ edges }, axis) => compact((edges[at[axis]] + edges[at[axis] + 1]) / 2);
+    return [x, y].map((axis, number) => `${axis.name} ${middle(axis, number)}`).join(", ");
   }
 
   point(cell) {
@@ -246,7 +246,8 @@ export class RepertoireMap {
   drawScale(context, place) {
     const x = LEFT + place.width + 14;
     const gradient = context.createLinearGradient(0, TOP + place.height, 0, TOP);
-    SCALE.forEach((_, index, { length }) => gradient.addColorStop(index / (length - 1), scaleColour(index / (length - 1))));
+    const steps = SCALE.length - 1;
+    for (let step = 0; step <= steps; step++) gradient.addColorStop(step / steps, scaleColour(step / steps));
     context.fillStyle = gradient;
     context.fillRect(x, TOP, BAR, place.height);
     const [low, high] = this.limits;

@@ -6,6 +6,7 @@ import { Surface, disc, distinctColour, inkColour, make, palette, redraw, ring, 
 
 const MARGIN = 0.04; // of the picture, around the scene
 const FLASH_FRAMES = 4;
+const WRITTEN_EVERY = 2; // frames; laying out text costs more than drawing a scene, and nobody reads faster
 const MOST_WAITING = 2;
 const HURRY = 1.3; // how much faster frames follow one another while clips wait
 const STRIP = 5;
@@ -54,12 +55,17 @@ export class Screen {
   show(number) {
     this.number = number;
     this.frame = this.source.frames[number];
-    write(this.now, `R ${steady(this.frame.return)}  S ${this.frame.step}`);
+    const held = number === this.source.frames.length - 1;
+    if (held || this.frame.ended || number % WRITTEN_EVERY === 0) this.writeNow();
     if (this.frame.ended) {
       write(this.last, `last ${steady(this.frame.return)}`);
       this.flash = FLASH_FRAMES;
     } else if (this.flash) this.flash -= 1;
     redraw(this);
+  }
+
+  writeNow() {
+    write(this.now, `R ${steady(this.frame.return)}  S ${this.frame.step}`);
   }
 
   fade() {
@@ -82,6 +88,7 @@ export class Screen {
     const [x, y, radius] = [width / 2, height / 2 - 10, Math.min(width, height) * 0.2];
     for (const share of [1, 0.62]) ring(context, x, y, radius * share, edge, 1.5);
     const [outside, tick] = [1.15 * radius, 1.5];
+    context.lineDashOffset = tick / 2;
     context.setLineDash([tick, (outside * Math.PI) / 6 - tick]); // a ring of twelve ticks
     ring(context, x, y, outside, edge, 0.16 * radius);
     context.setLineDash([]);

@@ -2,7 +2,6 @@
 
 // What every part of the page needs: elements, numbers as text, colours, and one place that asks the browser to draw.
 
-const INKS = 14;
 const FIRST_DISTINCT = 7;
 const DISTINCT = 8;
 const MOST_PIXELS = 2; // per CSS pixel: more cannot be seen and costs four times as much
@@ -85,7 +84,7 @@ export function palette() {
   const read = (name) => style.getPropertyValue(`--${name}`).trim();
   const names = "surface text muted accent edge grid faint-line empty hatch mark scale-from".split(" ");
   colours = Object.fromEntries(names.map((name) => [name, read(name)]));
-  colours.inks = [null, ...Array.from({ length: INKS }, (_, index) => read(`ink-${index + 1}`))];
+  colours.inks = Array.from({ length: FIRST_DISTINCT + DISTINCT }, (_, ink) => read(`ink-${ink}`));
   colours.font = getComputedStyle(document.body).fontFamily;
   return colours;
 }
