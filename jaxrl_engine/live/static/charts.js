@@ -2,7 +2,8 @@
 
 // The four charts: lines over environment steps, with a read-out under the pointer or the arrow keys.
 
-import { Surface, compact, distinctColour, make, niceTicks, palette, redraw, setFont, write } from "./shared.js";
+import { Surface, compact, disc, distinctColour, isNumber, listen } from "./shared.js";
+import { make, palette, redraw, say, ticks, write } from "./shared.js";
 
 const LEFT = 40;
 const BOTTOM = 18;
@@ -14,32 +15,27 @@ export class Chart {
   constructor(parent) {
     this.lines = [];
     this.at = null;
-    this.card = make("article", "card");
-    const top = make("div", "top");
     this.title = make("h2");
-    this.where = make("span", "at");
     this.legend = make("ul", "legend");
-    top.append(this.title, this.where, this.legend);
     const plot = make("div", "plot");
-    this.card.append(top, plot);
+    this.card = make("article", "card", make("div", "top", this.title, this.legend), plot);
     parent.append(this.card);
     this.surface = new Surface(this, plot, "chart");
     this.listen(this.surface.canvas);
   }
 
   listen(canvas) {
-    canvas.tabIndex = 0;
-    canvas.setAttribute("role", "img");
-    canvas.addEventListener("pointermove", (event) => this.point(this.stepsAt(event.offsetX)));
-    canvas.addEventListener("pointerdown", (event) => this.point(this.stepsAt(event.offsetX)));
-    for (const name of ["pointerleave", "blur"]) canvas.addEventListener(name, () => this.point(null));
-    canvas.addEventListener("keydown", (event) => this.key(event));
+    Object.assign(canvas, { tabIndex: 0, role: "img" });
+    const at = (event) => this.point(this.stepsAt(event.offsetX));
+    const leave = () => this.point(null);
+    listen(canvas, {
+      pointermove: at, pointerdown: at, pointerleave: leave, blur: leave, keydown: (event) => this.key(event),
+    });
   }
 
   set({ title, unit, lines }) {
     this.lines = lines;
-    this.unit = unit ?? "";
-    write(this.title, this.unit ? `${title} (${this.unit})` : title);
+    write(this.title, unit ? `${title} (${unit})` : title);
     this.range = ranges(lines);
     this.nameLines();
     this.readOut();
@@ -51,11 +47,7 @@ export class Chart {
     if (names === this.names) return;
     this.names = names;
     this.values = this.lines.map(() => make("output"));
-    const entries = this.lines.map((line, index) => {
-      const entry = make("li");
-      entry.append(make("b"), document.createTextNode(line.name), this.values[index]);
-      return entry;
-    });
+    const entries = this.lines.map((line, index) => make("li", "", make("b"), line.name, this.values[index]));
     this.legend.replaceChildren(...entries);
     this.colourLegend();
   }
@@ -78,22 +70,17 @@ export class Chart {
       return compact(line.y[index]);
     });
     told.forEach((text, index) => write(this.values[index], text));
-    write(this.where, this.at === null ? "" : `at ${compact(this.at, 4)}`);
     const spoken = this.lines.map((line, index) => `${line.name} ${told[index]}`).join(", ");
-    const label = `${this.title.textContent}: ${spoken || "no values yet"}`;
-    this.surface.canvas.setAttribute("aria-label", label);
+    const where = this.at === null ? "" : ` at ${compact(this.at, 4)} steps`;
+    this.surface.canvas.ariaLabel = `${this.title.textContent}${where}: ${spoken || "no values yet"}`;
   }
 
   stepsAt(pixel) {
     if (!this.range) return null;
     const { first, last } = this.range;
     const share = (pixel - LEFT) / Math.max(this.surface.width - LEFT - RIGHT, 1);
-    return this.snapped(first + Math.min(Math.max(share, 0), 1) * (last - first));
-  }
-
-  snapped(steps) {
     const xs = this.longest();
-    return xs[nearest(xs, steps)];
+    return xs[nearest(xs, first + share * (last - first))];
   }
 
   longest() {
@@ -138,65 +125,52 @@ export class Chart {
 
   drawEmpty(context) {
     const { width, height } = this.surface;
-    const { grid, muted } = palette();
-    context.strokeStyle = grid;
+    context.strokeStyle = palette().grid;
+    context.lineWidth = 1;
     context.beginPath();
     for (const share of [0, 0.5, 1]) ruled(context, LEFT, width - RIGHT, TOP + share * (height - TOP - BOTTOM));
     context.stroke();
-    setFont(context, 12);
-    context.fillStyle = muted;
-    context.textAlign = "center";
-    context.textBaseline = "bottom";
-    context.fillText("no values yet", (LEFT + width - RIGHT) / 2, TOP + (height - TOP - BOTTOM) / 2 - 4);
+    const [x, y] = [(LEFT + width - RIGHT) / 2, TOP + (height - TOP - BOTTOM) / 2 - 4];
+    say(context, "no values yet", x, y, { size: 12, base: "bottom" });
   }
 
   drawAxes(context, place) {
     const { width, height } = this.surface;
     const { first, last, low, high } = this.range;
-    const { grid, muted } = palette();
-    const rows = niceTicks(low, high, Math.max(2, Math.floor((height - TOP - BOTTOM) / 34)));
-    context.strokeStyle = grid;
+    const rows = ticks(low, high, Math.max(3, Math.floor((height - TOP - BOTTOM) / 24)));
+    context.strokeStyle = palette().grid;
     context.lineWidth = 1;
     context.beginPath();
-    for (const value of rows) ruled(context, LEFT, width - RIGHT, place.y(value));
+    for (const [value] of rows) ruled(context, LEFT, width - RIGHT, place.y(value));
     context.stroke();
-    setFont(context, 10.5);
-    context.fillStyle = muted;
-    context.textAlign = "right";
-    context.textBaseline = "middle";
-    for (const value of rows) context.fillText(compact(value), LEFT - 6, place.y(value) + 0.5, LEFT - 8);
-    context.textAlign = "center";
-    context.textBaseline = "alphabetic";
-    const columns = last > first ? niceTicks(first, last, Math.max(2, Math.floor(width / 80))) : [first];
-    for (const value of columns) {
-      const text = compact(value, 4);
-      const half = context.measureText(text).width / 2;
-      context.fillText(text, Math.min(place.x(value), width - half - 1), height - 4);
+    for (const [value, text] of rows) {
+      say(context, text, LEFT - 6, place.y(value) + 0.5, { align: "right", most: LEFT - 8 });
+    }
+    for (const [value, text] of ticks(first, last, Math.max(2, Math.floor(width / 80)))) {
+      say(context, text, Math.min(place.x(value), width - 18), height - 4, { base: "alphabetic" });
     }
   }
 
   drawLine(context, { x, y, faint }, index, place) {
-    context.strokeStyle = context.fillStyle = this.colour(index);
+    const colour = this.colour(index);
+    context.strokeStyle = colour;
     context.lineWidth = faint ? 1 : 1.5;
-    context.lineJoin = "round";
+    context.lineJoin = context.lineCap = "round"; // with a round cap a point between two gaps is a dot
     context.beginPath();
     for (let i = 0; i < x.length; i++) {
       if (!isNumber(y[i])) continue;
-      if (isNumber(y[i - 1])) context.lineTo(place.x(x[i]), place.y(y[i]));
-      else context.moveTo(place.x(x[i]), place.y(y[i]));
+      const point = [place.x(x[i]), place.y(y[i])];
+      if (!isNumber(y[i - 1])) context.moveTo(...point);
+      context.lineTo(...point);
     }
     context.stroke();
-    for (let i = 0; i < x.length; i++) {
-      const alone = isNumber(y[i]) && !isNumber(y[i - 1]) && !isNumber(y[i + 1]);
-      if (alone) dot(context, place.x(x[i]), place.y(y[i]), 1.5);
-    }
     const end = newest(y);
-    if (!faint && end >= 0) dot(context, place.x(x[end]), place.y(y[end]), 2.5);
+    if (!faint && end >= 0) disc(context, place.x(x[end]), place.y(y[end]), 2.5, colour);
   }
 
   drawReadOut(context, place) {
     if (this.at === null) return;
-    const { muted, surface } = palette();
+    const { muted, surface, text } = palette();
     const middle = Math.round(place.x(this.at)) + 0.5;
     context.strokeStyle = muted;
     context.lineWidth = 1;
@@ -206,31 +180,23 @@ export class Chart {
     context.lineTo(middle, this.surface.height - BOTTOM);
     context.stroke();
     context.setLineDash([]);
+    context.fillStyle = surface;
+    context.fillRect(middle - 28, this.surface.height - BOTTOM + 1, 56, BOTTOM);
+    const how = { colour: text, weight: "600", base: "alphabetic" };
+    say(context, compact(this.at, 4), middle, this.surface.height - 4, how);
     this.lines.forEach((line, index) => {
       const i = nearest(line.x, this.at);
       if (!isNumber(line.y[i])) return;
-      context.fillStyle = surface;
-      dot(context, place.x(line.x[i]), place.y(line.y[i]), 4.5);
-      context.fillStyle = this.colour(index);
-      dot(context, place.x(line.x[i]), place.y(line.y[i]), 3);
+      disc(context, place.x(line.x[i]), place.y(line.y[i]), 4.5, surface);
+      disc(context, place.x(line.x[i]), place.y(line.y[i]), 3, this.colour(index));
     });
   }
-}
-
-function isNumber(value) {
-  return value !== null && value !== undefined;
 }
 
 function ruled(context, left, right, y) {
   const crisp = Math.round(y) + 0.5;
   context.moveTo(left, crisp);
   context.lineTo(right, crisp);
-}
-
-function dot(context, x, y, radius) {
-  context.beginPath();
-  context.arc(x, y, radius, 0, 2 * Math.PI);
-  context.fill();
 }
 
 function newest(values) {

@@ -1,8 +1,8 @@
 "use strict";
 
-// The repertoire of a map-elites run: a cell for every kind of body, coloured by its fitness; a click shows the cell's body.
+// The repertoire of a map-elites run: a cell for every kind of body, coloured by its fitness; a click shows its body.
 
-import { Surface, compact, make, niceTicks, palette, redraw, setFont, write } from "./shared.js";
+import { Surface, compact, disc, isNumber, listen, make, palette, redraw, say, ticks, write } from "./shared.js";
 
 // From low to high: lightness rises evenly, so that it also reads in grey and by the colour-blind.
 const SCALE = ["#16283a", "#1d4a78", "#1f7396", "#2f9e8b", "#86c268", "#e6d55a", "#fbf3b4"].map((text) =>
@@ -20,45 +20,46 @@ export class RepertoireMap {
   /** `select(cell)` asks for a cell's body, `select(null)` for the run's own choice. */
   constructor(parent, select) {
     this.select = select;
-    this.map = null;
-    this.cursor = null;
-    const card = make("article", "card");
-    const top = make("div", "top");
+    this.map = this.cursor = null;
+    this.cells = [];
     this.numbers = make("span", "numbers");
-    top.append(make("h2", "", "Repertoire"), this.numbers);
+    const top = make("div", "top", make("h2", "", "Repertoire"), this.numbers);
     const plot = make("div", "plot");
-    const told = make("div", "told");
     this.told = make("p");
-    this.told.setAttribute("aria-live", "polite");
+    this.told.ariaLive = "polite";
     this.back = make("button", "", "Back to the run's choice");
-    this.back.type = "button";
-    this.back.addEventListener("click", () => this.select(null));
-    told.append(this.told, this.back);
-    card.append(top, plot, told);
-    parent.append(card);
+    listen(this.back, { click: () => this.select(null) });
+    parent.append(make("article", "card", top, plot, make("div", "told", this.told, this.back)));
     this.surface = new Surface(this, plot, "map");
     this.listen(this.surface.canvas);
   }
 
   listen(canvas) {
-    canvas.tabIndex = 0;
-    canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-roledescription", "map");
-    canvas.addEventListener("pointermove", (event) => this.point(this.cellAt(event.offsetX, event.offsetY)));
-    canvas.addEventListener("pointerleave", () => this.point(null));
-    canvas.addEventListener("blur", () => this.point(null));
-    canvas.addEventListener("click", (event) => this.choose(this.cellAt(event.offsetX, event.offsetY)));
-    canvas.addEventListener("keydown", (event) => this.key(event));
+    Object.assign(canvas, { tabIndex: 0, role: "application", ariaRoleDescription: "map" });
+    const cell = (event) => this.cellAt(event.offsetX, event.offsetY);
+    const leave = () => this.point(null);
+    listen(canvas, {
+      pointermove: (event) => this.point(cell(event)), pointerleave: leave, blur: leave,
+      click: (event) => this.choose(cell(event)), keydown: (event) => this.key(event),
+    });
   }
 
   set(map) {
     this.map = map;
     this.limits = limits(map.fitness);
-    const [score, share] = [compact(map.qd_score), compact(100 * map.coverage)];
-    write(this.numbers, `QD score ${score}   coverage ${share} %   generation ${map.generation}`);
-    const label = `Repertoire, ${map.x.name} by ${map.y.name}: arrow keys move, Enter shows a cell's body, Escape goes back`;
-    this.surface.canvas.setAttribute("aria-label", label);
+    const numbers = [`QD score ${compact(map.qd_score)}`, `coverage ${compact(100 * map.coverage)} %`];
+    if (isNumber(map.generation)) numbers.push(`generation ${map.generation}`);
+    write(this.numbers, numbers.join(" · "));
+    const keys = "arrow keys move, Enter shows a cell's body, Escape goes back";
+    this.surface.canvas.ariaLabel = `Repertoire, ${map.x.name} by ${map.y.name}: ${keys}`;
     this.tell();
+    redraw(this);
+  }
+
+  /** Say which cell is on which screen; null where the body on it is in no cell. */
+  setScreens(cells) {
+    if (String(cells) === String(this.cells)) return;
+    this.cells = cells;
     redraw(this);
   }
 
@@ -70,27 +71,27 @@ export class RepertoireMap {
   tell() {
     if (!this.map) return;
     const { chosen } = this.map;
-    this.back.hidden = !this.selectable || chosen === null || chosen === undefined;
+    this.back.hidden = !this.selectable || !isNumber(chosen);
     const cell = this.cursor ?? chosen ?? null;
-    const hint = this.selectable ? "Choose a cell to see its body on the screens." : "";
-    write(this.told, cell === null ? hint : this.describe(cell));
+    const hint = this.selectable ? "Choose a cell to see its body. " : "";
+    const key = "Grey: empty. Hatched: no body can be there.";
+    write(this.told, cell === null ? hint + key : this.describe(cell));
   }
 
   describe(cell) {
-    const { texts, feasible, shown } = this.map;
-    const screen = shown?.indexOf(cell) ?? -1;
+    const { texts, feasible } = this.map;
+    const screen = this.cells.indexOf(cell);
     const where = screen < 0 ? "" : `, on screen ${screen + 1}`;
     if (texts[cell]) return texts[cell] + where;
-    const { x, y } = this.bounds(cell);
-    return `${x}, ${y}: ${feasible[cell] ? "empty" : "no body can be here"}`;
+    return `${this.middle(cell)}: ${feasible[cell] ? "empty" : "no body can be there"}`;
   }
 
-  bounds(cell) {
+  middle(cell) {
     const { kind, x, y, columns, places } = this.map;
-    if (kind === "points") return { x: `${x.name} ${compact(places[cell][0])}`, y: `${y.name} ${compact(places[cell][1])}` };
-    const [row, column] = [Math.floor(cell / columns), cell % columns];
-    const span = ({ name, edges }, at) => `${name} ${compact(edges[at])} to ${compact(edges[at + 1])}`;
-    return { x: span(x, column), y: span(y, row) };
+    if (kind === "points") return [x, y].map(({ name }, axis) => `${name} ${compact(places[cell][axis])}`).join(", ");
+    const at = [cell % columns, Math.floor(cell / columns)];
+    const middle = ({ edges }, axis) => compact((edges[at[axis]] + edges[at[axis] + 1]) / 2);
+    return [x, y].map((axis, number) => `${axis.name} ${middle(axis, number)}`).join(", ");
   }
 
   point(cell) {
@@ -114,33 +115,14 @@ export class RepertoireMap {
     event.preventDefault();
   }
 
+  /** Cells in the order in which they are numbered; a row is as many as a grid has columns. */
   step(key) {
-    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key];
+    const row = this.map.columns ?? 1;
+    const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: row, ArrowDown: -row }[key];
     if (!move) return false;
-    const from = this.cursor ?? this.map.chosen ?? 0;
-    this.point(this.map.kind === "points" ? this.towards(from, move) : this.beside(from, move));
+    const cell = (this.cursor ?? this.map.chosen ?? 0) + move;
+    if (cell in this.map.fitness) this.point(cell);
     return true;
-  }
-
-  beside(cell, [right, up]) {
-    const { rows, columns } = this.map;
-    const column = Math.min(Math.max((cell % columns) + right, 0), columns - 1);
-    const row = Math.min(Math.max(Math.floor(cell / columns) + up, 0), rows - 1);
-    return row * columns + column;
-  }
-
-  /** The nearest place within 45 degrees of a direction. */
-  towards(cell, [right, up]) {
-    const place = this.placing();
-    const [x0, y0] = this.centre(cell, place);
-    let [best, least] = [cell, Infinity];
-    this.map.places.forEach((_, other) => {
-      const [x, y] = this.centre(other, place);
-      const [along, across] = [(x - x0) * right + (y0 - y) * up, (x - x0) * up + (y - y0) * right];
-      const far = Math.hypot(along, across);
-      if (along >= Math.abs(across) && far > 0 && far < least) [best, least] = [other, far];
-    });
-    return best;
   }
 
   // --- places ---
@@ -158,18 +140,17 @@ export class RepertoireMap {
     };
   }
 
-  /** Cells of a grid are drawn equally large, whatever their edges are; the labels tell the edges. */
   box(cell, place) {
-    const { rows, columns } = this.map;
+    const { rows, columns, x, y } = this.map;
     const [row, column] = [Math.floor(cell / columns), cell % columns];
     const gap = Math.min(place.width / columns, place.height / rows) > GAP_FROM ? 1 : 0;
-    const [left, right] = [column, column + 1].map((at) => Math.round(LEFT + (at * place.width) / columns));
-    const [top, bottom] = [rows - row - 1, rows - row].map((at) => Math.round(TOP + (at * place.height) / rows));
+    const [left, right] = [column, column + 1].map((at) => Math.round(place.x(x.edges[at])));
+    const [bottom, top] = [row, row + 1].map((at) => Math.round(place.y(y.edges[at])));
     return [left, top, right - left - gap, bottom - top - gap];
   }
 
   centre(cell, place) {
-    if (this.map.kind === "points") return [place.x(this.map.places[cell][0]), place.y(this.map.places[cell][1])];
+    if (place.radius) return [place.x(this.map.places[cell][0]), place.y(this.map.places[cell][1])];
     const [x, y, width, height] = this.box(cell, place);
     return [x + width / 2, y + height / 2];
   }
@@ -177,21 +158,17 @@ export class RepertoireMap {
   cellAt(x, y) {
     if (!this.map || !this.surface.width) return null;
     const place = this.placing();
-    if (this.map.kind === "points") return this.nearestPlace(x, y, place);
+    if (place.radius) return this.nearestPlace(x, y, place);
     const { rows, columns } = this.map;
-    const column = Math.floor(((x - LEFT) / place.width) * columns);
-    const row = rows - 1 - Math.floor(((y - TOP) / place.height) * rows);
+    const column = this.map.x.edges.findLastIndex((edge) => place.x(edge) <= x);
+    const row = this.map.y.edges.findLastIndex((edge) => place.y(edge) >= y);
     return column >= 0 && column < columns && row >= 0 && row < rows ? row * columns + column : null;
   }
 
   nearestPlace(x, y, place) {
-    let [best, least] = [null, place.radius * 1.5];
-    this.map.places.forEach((_, cell) => {
-      const [px, py] = this.centre(cell, place);
-      const far = Math.hypot(px - x, py - y);
-      if (far < least) [best, least] = [cell, far];
-    });
-    return best;
+    const far = this.map.places.map(([px, py]) => Math.hypot(place.x(px) - x, place.y(py) - y));
+    const least = Math.min(...far);
+    return least < 1.5 * place.radius ? far.indexOf(least) : null;
   }
 
   // --- drawing ---
@@ -203,15 +180,15 @@ export class RepertoireMap {
     this.map.fitness.forEach((_, cell) => this.drawCell(context, cell, place));
     this.drawAxes(context, place);
     this.drawScale(context, place);
-    this.map.shown?.forEach((cell, screen) => this.drawShown(context, cell, screen, place));
+    this.cells.forEach((cell, screen) => isNumber(cell) && this.drawShown(context, cell, screen, place));
     const { text, mark } = palette();
-    if (this.map.chosen !== null && this.map.chosen !== undefined) this.outline(context, this.map.chosen, place, mark, 2.5);
+    if (isNumber(this.map.chosen)) this.outline(context, this.map.chosen, place, mark, 2.5);
     if (this.cursor !== null) this.outline(context, this.cursor, place, text, 1.5);
   }
 
   trace(context, cell, place, room = 0) {
     context.beginPath();
-    if (this.map.kind === "points") context.arc(...this.centre(cell, place), place.radius + room, 0, 2 * Math.PI);
+    if (place.radius) context.arc(...this.centre(cell, place), place.radius + room, 0, 2 * Math.PI);
     else {
       const [x, y, width, height] = this.box(cell, place);
       context.rect(x - room, y - room, width + 2 * room, height + 2 * room);
@@ -220,15 +197,15 @@ export class RepertoireMap {
 
   drawCell(context, cell, place) {
     const { fitness, feasible } = this.map;
-    const held = isHeld(this.map, cell);
+    const free = feasible[cell] ? palette().empty : hatching(context);
     this.trace(context, cell, place);
-    context.fillStyle = held ? this.colour(fitness[cell]) : feasible[cell] ? palette().empty : hatching(context);
+    context.fillStyle = isHeld(this.map, cell) ? scaleColour(this.share(fitness[cell])) : free;
     context.fill();
   }
 
-  colour(value) {
+  share(value) {
     const [low, high] = this.limits;
-    return scaleColour((value - low) / (high - low));
+    return (value - low) / (high - low);
   }
 
   outline(context, cell, place, colour, width) {
@@ -241,97 +218,72 @@ export class RepertoireMap {
   /** A cell that is on a screen bears the screen's number. */
   drawShown(context, cell, screen, place) {
     const [x, y] = this.centre(cell, place);
-    const size = this.map.kind === "points" ? 2 * place.radius : Math.min(...this.box(cell, place).slice(2));
-    const dark = isHeld(this.map, cell) && lightness(this.map.fitness[cell], this.limits) < 0.55;
-    context.fillStyle = dark ? "#ffffff" : "#16283a";
-    if (size < 11) {
-      context.beginPath();
-      context.arc(x, y, Math.max(size / 5, 1.5), 0, 2 * Math.PI);
-      return context.fill();
-    }
-    setFont(context, Math.min(Math.round(size * 0.6), 12), "700");
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.fillText(String(screen + 1), x, y + 0.5);
+    const size = place.radius ? 2 * place.radius : Math.min(...this.box(cell, place).slice(2));
+    const value = this.map.fitness[cell];
+    const colour = !isHeld(this.map, cell) ? palette().text : this.share(value) < 0.5 ? "#ffffff" : "#16283a";
+    if (size < 11) return disc(context, x, y, Math.max(size / 5, 1.5), colour);
+    say(context, String(screen + 1), x, y + 0.5, { colour, weight: "700", size: Math.min(Math.round(size * 0.6), 12) });
   }
 
   drawAxes(context, place) {
-    const { x, y, kind } = this.map;
+    const { x, y } = this.map;
     const [right, bottom] = [LEFT + place.width, TOP + place.height];
-    setFont(context, 10.5);
-    context.fillStyle = palette().muted;
-    context.textAlign = "center";
-    context.textBaseline = "top";
-    for (const [at, text] of labels(x, kind, place.width / 44)) context.fillText(text, LEFT + at * place.width, bottom + 4);
-    context.textAlign = "right";
-    context.textBaseline = "middle";
-    for (const [at, text] of labels(y, kind, place.height / 26)) context.fillText(text, LEFT - 5, bottom - at * place.height);
-    context.fillStyle = palette().text;
-    setFont(context, 11);
-    context.textAlign = "center";
-    context.textBaseline = "bottom";
-    context.fillText(x.name, (LEFT + right) / 2, this.surface.height - 1, place.width);
+    for (const [value, text] of labels(x, place.width / 40)) {
+      say(context, text, place.x(value), bottom + 4, { base: "top" });
+    }
+    for (const [value, text] of labels(y, place.height / 26)) {
+      say(context, text, LEFT - 6, place.y(value), { align: "right" });
+    }
+    const named = { size: 11, colour: palette().text };
+    say(context, x.name, (LEFT + right) / 2, this.surface.height - 1, { ...named, base: "bottom", most: place.width });
     context.save();
     context.translate(2, (TOP + bottom) / 2);
     context.rotate(-Math.PI / 2);
-    context.textBaseline = "top";
-    context.fillText(y.name, 0, 0, place.height);
+    say(context, y.name, 0, 0, { ...named, base: "top", most: place.height });
     context.restore();
   }
 
   drawScale(context, place) {
     const x = LEFT + place.width + 14;
     const gradient = context.createLinearGradient(0, TOP + place.height, 0, TOP);
-    SCALE.forEach((_, index) => gradient.addColorStop(index / (SCALE.length - 1), scaleColour(index / (SCALE.length - 1))));
+    const steps = SCALE.length - 1;
+    for (let step = 0; step <= steps; step++) gradient.addColorStop(step / steps, scaleColour(step / steps));
     context.fillStyle = gradient;
     context.fillRect(x, TOP, BAR, place.height);
     const [low, high] = this.limits;
-    setFont(context, 10.5);
-    context.fillStyle = palette().muted;
-    context.textAlign = "left";
-    context.textBaseline = "middle";
-    for (const value of niceTicks(low, high, Math.max(2, Math.floor(place.height / 50)))) {
-      const y = TOP + (1 - (value - low) / (high - low)) * place.height;
-      context.fillText(compact(value), x + BAR + 5, y);
+    for (const [value, text] of ticks(low, high, Math.max(2, Math.floor(place.height / 50)))) {
+      say(context, text, x + BAR + 5, TOP + (1 - this.share(value)) * place.height, { align: "left" });
     }
   }
 }
 
 function isHeld({ fitness }, cell) {
-  return fitness[cell] !== null && fitness[cell] !== undefined;
+  return isNumber(fitness[cell]);
 }
 
 function limits(fitness) {
-  const values = fitness.filter((value) => value !== null);
+  const values = fitness.filter(isNumber);
   if (!values.length) return [0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
   return low < high ? [low, high] : [low - 0.5, high + 0.5];
 }
 
-/** Which edges are named: every one of a grid that has room, round values between the ends of a tessellation's. */
-function labels({ edges }, kind, most) {
-  if (kind === "points") {
-    const [low, high] = [edges[0], edges.at(-1)];
-    return niceTicks(low, high, most).map((value) => [(value - low) / (high - low), compact(value)]);
-  }
-  const every = Math.ceil(edges.length / Math.max(most, 2));
-  const named = edges.map((value, index) => [index / (edges.length - 1), compact(value)]);
-  return named.filter((_, index) => index % every === 0);
+/** Whether each cell of an axis is one whole number. */
+function isWhole(edges) {
+  return edges.every((edge, index) => edge % 1 === 0.5 && edge - index === edges[0]);
 }
 
-function shade(share) {
-  const at = Math.min(Math.max(share, 0), 1) * (SCALE.length - 1);
-  const index = Math.min(Math.floor(at), SCALE.length - 2);
-  return SCALE[index].map((from, channel) => from + (at - index) * (SCALE[index + 1][channel] - from));
+/** What stands where along an axis: whole numbers in the middle of their cells, otherwise round values. */
+function labels({ edges }, most) {
+  return ticks(edges[0], edges.at(-1), most).filter(([value]) => !isWhole(edges) || value % 1 === 0);
 }
 
 function scaleColour(share) {
-  return `rgb(${shade(share).map(Math.round).join(" ")})`;
-}
-
-function lightness(value, [low, high]) {
-  const [red, green, blue] = shade((value - low) / (high - low));
-  return (0.3 * red + 0.59 * green + 0.11 * blue) / 255;
+  const from = Number(palette()["scale-from"]);
+  const at = (from + (1 - from) * share) * (SCALE.length - 1);
+  const index = Math.min(Math.floor(at), SCALE.length - 2);
+  const mixed = SCALE[index].map((low, channel) => low + (at - index) * (SCALE[index + 1][channel] - low));
+  return `rgb(${mixed.map(Math.round).join(" ")})`;
 }
 
 let hatched = { colour: "", pattern: null };
@@ -344,10 +296,8 @@ function hatching(context) {
   const pen = tile.getContext("2d");
   pen.strokeStyle = hatch;
   pen.beginPath();
-  for (const shift of [-HATCH_STEP, 0, HATCH_STEP]) {
-    pen.moveTo(shift, HATCH_STEP);
-    pen.lineTo(shift + HATCH_STEP, 0);
-  }
+  pen.moveTo(0, HATCH_STEP);
+  pen.lineTo(HATCH_STEP, 0);
   pen.stroke();
   hatched = { colour: hatch, pattern: context.createPattern(tile, "repeat") };
   return hatched.pattern;

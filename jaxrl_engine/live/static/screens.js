@@ -2,10 +2,11 @@
 
 // The screens: each a canvas that shows one world, and the player that gives all of them their frames in time.
 
-import { Surface, compact, distinctColour, inkColour, make, palette, redraw, setFont, write } from "./shared.js";
+import { Surface, disc, distinctColour, inkColour, make, palette, redraw, ring, say, steady, write } from "./shared.js";
 
 const MARGIN = 0.04; // of the picture, around the scene
 const FLASH_FRAMES = 4;
+const WRITTEN_EVERY = 2; // frames; laying out text costs more than drawing a scene, and nobody reads faster
 const MOST_WAITING = 2;
 const HURRY = 1.3; // how much faster frames follow one another while clips wait
 const STRIP = 5;
@@ -18,23 +19,20 @@ export class Screen {
     this.flash = 0;
     this.waiting = "";
     this.cellsDrawn = { key: "", canvas: null };
-    this.figure = make("figure", "tile");
     const glass = make("div", "glass");
     this.surface = new Surface(this, glass, "screen");
     this.surface.canvas.dataset.index = index;
-    this.surface.canvas.setAttribute("role", "img");
-    const caption = make("figcaption");
+    this.surface.canvas.role = "img";
     this.label = make("span", "label", `world ${index + 1}`);
     this.last = make("span", "last");
-    this.now = make("span", "now");
-    caption.append(this.label, this.last, this.now);
-    this.figure.append(glass, caption);
+    this.now = make("span", "now", "R –  S –");
+    this.figure = make("figure", "tile", glass, make("figcaption", "", this.label, this.last, this.now));
     this.describe();
   }
 
   describe() {
     const what = this.frame ? "" : `, ${this.waiting || "waiting"}`;
-    this.surface.canvas.setAttribute("aria-label", `Screen ${this.index + 1}: ${this.label.textContent}${what}`);
+    this.surface.canvas.ariaLabel = `Screen ${this.index + 1}: ${this.label.textContent}${what}`;
   }
 
   wait(text) {
@@ -48,23 +46,26 @@ export class Screen {
   begin(source, mosaic) {
     this.source = source;
     this.mosaic = mosaic;
-    const first = !this.frame;
     write(this.label, source.label ?? `world ${this.index + 1}`);
     this.label.title = this.label.textContent;
     this.frame = source.frames[0];
-    if (first || this.named !== this.label.textContent) this.describe();
-    this.named = this.label.textContent;
+    this.describe();
   }
 
   show(number) {
     this.number = number;
     this.frame = this.source.frames[number];
-    write(this.now, `R ${compact(this.frame.return)}  S ${this.frame.step}`);
+    const held = number === this.source.frames.length - 1;
+    if (held || this.frame.ended || number % WRITTEN_EVERY === 0) this.writeNow();
     if (this.frame.ended) {
-      write(this.last, `last ${compact(this.frame.return)}`);
+      write(this.last, `last ${steady(this.frame.return)}`);
       this.flash = FLASH_FRAMES;
     } else if (this.flash) this.flash -= 1;
     redraw(this);
+  }
+
+  writeNow() {
+    write(this.now, `R ${steady(this.frame.return)}  S ${this.frame.step}`);
   }
 
   fade() {
@@ -83,28 +84,15 @@ export class Screen {
 
   drawWaiting(context) {
     const { width, height } = this.surface;
-    const { grid, muted } = palette();
-    const [x, y, radius] = [width / 2, height / 2 - 8, Math.min(width, height) * 0.2];
-    context.strokeStyle = grid;
-    context.lineWidth = 1.5;
-    for (const share of [1, 0.62]) {
-      context.beginPath();
-      context.arc(x, y, radius * share, 0, 2 * Math.PI);
-      context.stroke();
-    }
-    context.beginPath();
-    for (let tick = 0; tick < 12; tick++) {
-      const [dx, dy] = [Math.cos((tick * Math.PI) / 6), Math.sin((tick * Math.PI) / 6)];
-      const end = tick % 3 ? 1.12 : 1.25;
-      context.moveTo(x + dx * radius, y + dy * radius);
-      context.lineTo(x + dx * radius * end, y + dy * radius * end);
-    }
-    context.stroke();
-    context.fillStyle = muted;
-    setFont(context, 12);
-    context.textAlign = "center";
-    context.textBaseline = "top";
-    context.fillText(this.waiting, x, y + radius * 1.25 + 10, width - 12);
+    const { edge } = palette();
+    const [x, y, radius] = [width / 2, height / 2 - 10, Math.min(width, height) * 0.2];
+    for (const share of [1, 0.62]) ring(context, x, y, radius * share, edge, 1.5);
+    const [outside, tick] = [1.15 * radius, 1.5];
+    context.lineDashOffset = tick / 2;
+    context.setLineDash([tick, (outside * Math.PI) / 6 - tick]); // a ring of twelve ticks
+    ring(context, x, y, outside, edge, 0.16 * radius);
+    context.setLineDash([]);
+    say(context, this.waiting, x, y + radius * 1.25 + 12, { size: 12, base: "top", most: width - 12 });
   }
 
   drawTile(context) {
@@ -155,9 +143,8 @@ function fitting([left, bottom, right, top], { width, height }) {
 }
 
 function paintCells(cells, { source, surface }, place) {
-  const canvas = make("canvas");
-  canvas.width = surface.canvas.width;
-  canvas.height = surface.canvas.height;
+  const { width, height } = surface.canvas;
+  const canvas = Object.assign(make("canvas"), { width, height });
   const context = canvas.getContext("2d");
   const [rows, columns] = source.grid;
   const [left, bottom, right, top] = source.extent;
@@ -188,10 +175,8 @@ function drawLines(context, lines, place) {
 
 function drawDiscs(context, discs, place) {
   for (let i = 0; i + 3 < discs.length; i += 4) {
-    context.fillStyle = inkColour(discs[i + 3]);
-    context.beginPath();
-    context.arc(place.x(discs[i]), place.y(discs[i + 1]), Math.max(place.scale * discs[i + 2], 1), 0, 2 * Math.PI);
-    context.fill();
+    const radius = Math.max(place.scale * discs[i + 2], 1);
+    disc(context, place.x(discs[i]), place.y(discs[i + 1]), radius, inkColour(discs[i + 3]));
   }
 }
 
@@ -217,22 +202,14 @@ function drawSkills(context, { skills, agents = [], discs = [] }, place, width) 
 function drawRing(context, skill, x, y, inside) {
   const { surface } = palette();
   const radius = Math.max(inside, 3) + 3.5;
-  for (const [colour, width] of [[surface, 6], [distinctColour(skill), 3]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = width;
-    context.beginPath();
-    context.arc(x, y, radius, 0, 2 * Math.PI);
-    context.stroke();
-  }
+  ring(context, x, y, radius, surface, 6);
+  ring(context, x, y, radius, distinctColour(skill), 3);
   if (inside < NUMBERED_RADIUS) return;
-  setFont(context, Math.min(Math.round(inside * 1.1), 13), "700");
-  context.fillStyle = surface;
-  context.textAlign = "center";
-  context.textBaseline = "middle";
-  context.fillText(String(skill), x, y + 0.5);
+  const size = Math.min(Math.round(inside * 1.1), 13);
+  say(context, String(skill), x, y + 0.5, { size, weight: "700", colour: surface });
 }
 
-// --- the player ------------------------------------------------------------------------------------------------------
+// --- the player ---
 
 /** Gives the screens their frames: a clip after the other, the last frame held, nothing while the tab is hidden. */
 export class Player {
@@ -243,14 +220,13 @@ export class Player {
     this.waiting = [];
     this.taking = Promise.resolve();
     this.clip = null;
-    this.next = 0;
-    this.timer = 0;
+    this.next = this.timer = this.due = 0;
     document.addEventListener("visibilitychange", () => (document.hidden ? this.stop() : this.resume()));
   }
 
   /** Clips are shown in the order in which they came, however long their pictures take to decode. */
   take(clip) {
-    if (clip.screens[0]?.frames.length) this.taking = this.taking.then(() => this.prepare(clip));
+    if (clip.screens[0]?.frames.length) this.taking = this.taking.then(() => this.prepare(clip)).catch(console.error);
   }
 
   async prepare(clip) {
@@ -272,7 +248,7 @@ export class Player {
 
   resume() {
     if (this.timer || document.hidden) return;
-    this.due = Math.max(this.due ?? 0, performance.now());
+    this.due = Math.max(this.due, performance.now());
     this.plan();
   }
 
@@ -297,7 +273,7 @@ export class Player {
     }
     for (const screen of this.screens) screen.show(this.next);
     this.next += 1;
-    this.counters.frames += 1;
+    this.counters.frames += this.screens.length;
     return true;
   }
 

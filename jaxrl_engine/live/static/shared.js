@@ -2,44 +2,52 @@
 
 // What every part of the page needs: elements, numbers as text, colours, and one place that asks the browser to draw.
 
-const INKS = 14;
 const FIRST_DISTINCT = 7;
 const DISTINCT = 8;
 const MOST_PIXELS = 2; // per CSS pixel: more cannot be seen and costs four times as much
 
-export function make(tag, className = "", text = "") {
+export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
+  element.className = className;
+  element.append(...children);
   return element;
+}
+
+export function listen(element, handlers) {
+  for (const [name, handle] of Object.entries(handlers)) element.addEventListener(name, handle);
 }
 
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-// --- numbers ---------------------------------------------------------------------------------------------------------
+// --- numbers ---
 
-function trimmed(value, digits) {
-  return String(Number(value.toPrecision(digits)));
-}
+export const isNumber = Number.isFinite;
+
+const UNITS = [[1e12, 1e12, "T"], [1e9, 1e9, "G"], [1e6, 1e6, "M"], [1e4, 1e3, "k"], [0, 1, ""]];
 
 export function compact(value, digits = 3) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  if (!isNumber(value)) return "–";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-3 || size >= 1e15)) return value.toExponential(Math.min(digits - 1, 2)).replace("-", "−");
-  for (const [unit, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
-    if (size >= unit) return trimmed(value / (letter === "k" ? 1e3 : unit), digits).replace("-", "−") + letter;
-  }
-  return trimmed(value, size >= 1000 ? 4 : digits).replace("-", "−");
+  const [, unit, letter] = UNITS.find(([from]) => size >= from);
+  const short = Number((value / unit).toPrecision(size >= 1e3 ? Math.max(digits, 4) : digits));
+  const extreme = size && (size < 1e-3 || size >= 1e15);
+  return (extreme ? Number(value.toPrecision(digits)).toExponential() : short + letter).replaceAll("-", "−");
+}
+
+/** With as many decimals as keep a number that changes ten times a second from jumping about. */
+export function steady(value) {
+  if (!isNumber(value) || Math.abs(value) >= 1e4) return compact(value);
+  const text = value.toFixed(Math.abs(value) < 100 ? 2 : 1);
+  return Number(text) < 0 ? `−${text.slice(1)}` : text.replace("-", "");
 }
 
 export function whole(value) {
-  return value === null || value === undefined ? "–" : value.toLocaleString("en-US", { maximumFractionDigits: 0 });
+  return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
 }
 
 export function duration(seconds) {
-  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
   const rounded = Math.max(0, Math.round(seconds));
   const [hours, minutes] = [Math.floor(rounded / 3600), Math.floor(rounded / 60) % 60];
   if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
@@ -51,18 +59,21 @@ export function clockTime(seconds) {
   return `${Math.floor(rounded / 60)}:${String(rounded % 60).padStart(2, "0")}`;
 }
 
-/** Round values from `low` to `high`, at most about `count`, each a multiple of 1, 2 or 5 times a power of ten. */
-export function niceTicks(low, high, count) {
+/** About `count` round values from `low` to `high`, multiples of 1, 2 or 5 times a power of ten, each with its text. */
+export function ticks(low, high, count) {
+  if (low === high) return [[low, compact(low, 4)]];
   const rough = (high - low) / Math.max(count, 1);
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5].find((factor) => factor * power >= rough * 0.999) ?? 10);
-  const first = Math.ceil(low / step - 1e-9);
-  const ticks = [];
-  for (let index = first; index * step <= high + step * 1e-9; index++) ticks.push(index * step);
-  return ticks;
+  const step = power * ([1, 2, 5].find((factor) => factor * power >= rough * 0.7) ?? 10);
+  const digits = Math.max(3, 1 + Math.ceil(Math.log10(Math.max(-low, high) / step))); // so that no two read alike
+  const found = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + step * 1e-9; n++) {
+    found.push([n * step, compact(n * step, digits)]);
+  }
+  return found;
 }
 
-// --- colours ---------------------------------------------------------------------------------------------------------
+// --- colours ---
 
 let colours = null;
 
@@ -71,9 +82,9 @@ export function palette() {
   if (colours) return colours;
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(`--${name}`).trim();
-  const names = ["surface", "text", "muted", "accent", "edge", "grid", "faint-line", "empty", "hatch", "mark"];
+  const names = "surface text muted accent edge grid faint-line empty hatch mark scale-from".split(" ");
   colours = Object.fromEntries(names.map((name) => [name, read(name)]));
-  colours.inks = [null, ...Array.from({ length: INKS }, (_, index) => read(`ink-${index + 1}`))];
+  colours.inks = Array.from({ length: FIRST_DISTINCT + DISTINCT }, (_, ink) => read(`ink-${ink}`));
   colours.font = getComputedStyle(document.body).fontFamily;
   return colours;
 }
@@ -91,7 +102,7 @@ export function distinctColour(index) {
   return palette().inks[FIRST_DISTINCT + (index % DISTINCT)];
 }
 
-// --- drawing ---------------------------------------------------------------------------------------------------------
+// --- drawing ---
 
 const stale = new Set();
 let asked = false;
@@ -126,17 +137,15 @@ export class Surface {
   }
 
   fit(view) {
-    const parent = this.canvas.parentElement;
-    if (!parent) return;
-    this.width = parent.clientWidth;
-    this.height = parent.clientHeight;
+    const { clientWidth: width, clientHeight: height } = this.canvas.parentElement;
+    Object.assign(this, { width, height });
     redraw(view);
   }
 
   /** Return the context, cleared and in CSS pixels; null where there is nothing to draw on. */
   begin() {
     if (!this.width || !this.height) return null;
-    const ratio = Math.min(window.devicePixelRatio || 1, MOST_PIXELS);
+    const ratio = Math.min(devicePixelRatio, MOST_PIXELS);
     const [width, height] = [Math.round(this.width * ratio), Math.round(this.height * ratio)];
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.ratio = ratio;
@@ -146,6 +155,26 @@ export class Surface {
   }
 }
 
-export function setFont(context, size, weight = "") {
+export function say(context, text, x, y, how = {}) {
+  const { colour, size = 10.5, weight = "", align = "center", base = "middle", most } = how;
   context.font = `${weight} ${size}px ${palette().font}`;
+  context.fillStyle = colour ?? palette().muted;
+  context.textAlign = align;
+  context.textBaseline = base;
+  context.fillText(text, x, y, most);
+}
+
+export function disc(context, x, y, radius, colour) {
+  context.fillStyle = colour;
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.fill();
+}
+
+export function ring(context, x, y, radius, colour, width) {
+  context.strokeStyle = colour;
+  context.lineWidth = width;
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.stroke();
 }

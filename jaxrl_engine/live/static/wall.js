@@ -5,20 +5,23 @@
 import { Chart } from "./charts.js";
 import { RepertoireMap } from "./map.js";
 import { Player, Screen } from "./screens.js";
-import { clockTime, compact, distinctColour, duration, forgetPalette, make, redraw, whole, write } from "./shared.js";
+import { clockTime, compact, distinctColour, duration, forgetPalette, isNumber } from "./shared.js";
+import { listen, make, redraw, whole, write } from "./shared.js";
 
 const SCREENS_BEFORE = 8; // until the first clip tells how many there are
 const FOOT = 40; // pixels below the screens that the remarks need
 const CAPTION = 48; // pixels of a tile that are not its picture
 const PHONE = 720;
 const DESKTOP = 1100;
-const SIDE = 340; // the least width of what stands beside the screens
+const SIDE = { charts: [340, 0.24], map: [400, 0.31] }; // beside the screens: at least, in pixels and of the window
+const CHARTS_BELOW = 180; // pixels that the charts need below a map
 const SPEEDS = [1, 4, 16];
 const RETRY_SECONDS = [1, 2, 4, 8];
 const AT_END = 0.2; // seconds; a recording that breaks off nearer to its end than that is over
 const ASPECTS = [0.6, 1.8];
 const STATES = {
-  compiling: "warn", running: "good", finished: "done", demo: "done", interrupted: "warn", failed: "bad", killed: "bad",
+  compiling: "warn", running: "good", finished: "done", demo: "done",
+  interrupted: "warn", failed: "bad", killed: "bad",
 };
 const ENDED = ["finished", "interrupted", "failed", "killed"];
 
@@ -33,7 +36,7 @@ function address(path, wanted = {}) {
   return query.size ? `${path}?${query}` : path;
 }
 
-// --- the head --------------------------------------------------------------------------------------------------------
+// --- the head ---
 
 let head = null;
 
@@ -49,16 +52,12 @@ function showHead(news) {
 
 function showStats() {
   const rows = [["steps/s", compact(head.steps_per_second)]];
-  if (head.policy_version !== null && head.policy_version !== undefined) rows.push(["policy version", whole(head.policy_version)]);
-  if (head.updates !== null && head.updates !== undefined) rows.push(["updates", whole(head.updates)]);
+  if (isNumber(head.policy_version)) rows.push(["policy version", whole(head.policy_version)]);
+  if (isNumber(head.updates)) rows.push(["updates", whole(head.updates)]);
   rows.push(...(head.facts ?? []));
   const stats = $("stats");
   while (stats.children.length > rows.length) stats.lastChild.remove();
-  while (stats.children.length < rows.length) {
-    const pair = make("div");
-    pair.append(make("dt"), make("dd"));
-    stats.append(pair);
-  }
+  while (stats.children.length < rows.length) stats.append(make("div", "", make("dt"), make("dd")));
   rows.forEach(([name, value], index) => {
     write(stats.children[index].firstChild, String(name));
     write(stats.children[index].lastChild, String(value));
@@ -72,10 +71,10 @@ function showProgress() {
   const share = Math.min(done / total, 1);
   const percent = `${Math.floor(100 * share)} %`;
   $("fill").style.transform = `scaleX(${share})`;
-  $("track").setAttribute("aria-valuenow", Math.floor(100 * share));
+  $("track").ariaValueNow = Math.floor(100 * share);
   write($("steps"), `${compact(done, 4)} of ${compact(total, 4)} steps`);
   write($("percent"), percent);
-  write($("eta"), eta === null || eta === undefined ? "" : `${duration(eta)} left`);
+  write($("eta"), isNumber(eta) ? `${duration(eta)} left` : "");
   document.title = `${percent} · ${head.title} · jaxrl_engine`;
 }
 
@@ -84,9 +83,9 @@ function showState() {
   const word = link.lost ? "connection lost" : (head?.state ?? "connecting");
   $("state").className = `state ${link.lost ? "lost" : (STATES[head?.state] ?? "")}`;
   write($("state-word"), word);
-  const gone = ended ? `The run is over (${head.state}) and no longer serves this page.` : "The connection to the run is lost.";
+  const over = `The run is over (${head?.state}) and no longer serves this page.`;
   const retry = `What you see is the last that came. Trying again${link.again > 1 ? ` in ${link.again} s` : ""} …`;
-  const text = link.lost ? `${gone} ${retry}` : (head?.message ?? "");
+  const text = link.lost ? `${ended ? over : "The connection to the run is lost."} ${retry}` : (head?.message ?? "");
   write($("banner"), text);
   $("banner").hidden = !text;
   $("banner").classList.toggle("calm", !link.lost && !["failed", "killed"].includes(head?.state));
@@ -99,7 +98,7 @@ function waitingText(ended) {
   return head?.state === "compiling" ? "compiling …" : "waiting for the first picture";
 }
 
-// --- screens, charts and the map -------------------------------------------------------------------------------------
+// --- screens, charts and the map ---
 
 const player = new Player(window.wall, beginClip);
 const charts = [];
@@ -118,13 +117,15 @@ function setScreens(count) {
 
 function beginClip(clip) {
   setScreens(clip.screens.length);
-  const [left, bottom, right, top] = clip.screens[0].extent ?? [0, 0, clip.mosaic?.width ?? 1, clip.mosaic?.height ?? 1];
+  const { width = 1, height = 1 } = clip.mosaic ?? {};
+  const [left, bottom, right, top] = clip.screens[0].extent ?? [0, 0, width, height];
   const aspect = Math.min(Math.max((right - left) / (top - bottom), ASPECTS[0]), ASPECTS[1]);
   if (aspect !== shape.aspect) {
     shape.aspect = aspect;
     layOut();
   }
   noteSkills(clip);
+  map.setScreens(clip.screens.map((screen) => screen.cell ?? null));
 }
 
 function noteSkills(clip) {
@@ -142,14 +143,9 @@ function noteSkills(clip) {
 function showSkills() {
   $("skills").hidden = !skillsSeen.team;
   const row = (name, count, className) => {
-    const line = make("p", "", name);
-    for (let skill = 0; skill < count; skill++) {
-      const [entry, sign] = [make("i"), make("b", className)];
-      sign.style.borderColor = distinctColour(skill);
-      entry.append(sign, document.createTextNode(String(skill)));
-      line.append(entry);
-    }
-    return line;
+    const signs = Array.from({ length: count }, () => make("b", className));
+    signs.forEach((sign, skill) => (sign.style.borderColor = distinctColour(skill)));
+    return make("p", "", name, ...signs.map((sign, skill) => make("i", "", sign, String(skill))));
   };
   $("skills").replaceChildren(row("Team's skill", skillsSeen.team, "strip"), row("Agent's skill", skillsSeen.own, ""));
 }
@@ -170,7 +166,7 @@ function showMap(news) {
   map.set(news);
 }
 
-// --- the layout of the screens ---------------------------------------------------------------------------------------
+// --- the layout of the screens ---
 
 const shape = { aspect: 1 };
 
@@ -178,10 +174,12 @@ const shape = { aspect: 1 };
 function layOut() {
   const count = player.screens.length;
   const gap = parseFloat(getComputedStyle($("screens")).columnGap) || 0;
-  const [width, height] = [innerWidth, innerHeight - $("header").offsetHeight - $("player").offsetHeight - 44 - FOOT];
-  const beside = width >= DESKTOP;
-  const room = document.documentElement.clientWidth - 48 - (beside ? Math.max(SIDE, 0.24 * width) + 20 : 0);
-  const high = beside ? Math.max(height, 420) : Math.max(0.7 * height, 360);
+  const around = $("header").offsetHeight + $("player").offsetHeight + 44 + FOOT;
+  const [width, height] = [innerWidth, innerHeight - around];
+  const [beside, mapped] = [width >= DESKTOP, !$("repertoire").hidden];
+  const [least, share] = mapped ? SIDE.map : SIDE.charts;
+  const room = document.documentElement.clientWidth - 48 - (beside ? Math.max(least, share * width) + 20 : 0);
+  const high = beside ? Math.max(height - (mapped ? CHARTS_BELOW : 0), 420) : Math.max(0.7 * height, 360);
   let [columns, tile] = [Math.min(count, 2), 0];
   for (let across = 1; width >= PHONE && across <= count; across++) {
     const rows = Math.ceil(count / across);
@@ -195,7 +193,7 @@ function layOut() {
   root.setProperty("--aspect", shape.aspect);
 }
 
-// --- recordings ------------------------------------------------------------------------------------------------------
+// --- recordings ---
 
 const recording = { clock: null, held: false, dragging: false };
 
@@ -216,15 +214,14 @@ function showTime(time) {
   const scrubber = $("scrubber");
   scrubber.max = end;
   scrubber.value = time;
-  const text = `${clockTime(time)} / ${clockTime(end)}`;
-  write($("time"), text);
-  scrubber.setAttribute("aria-valuetext", text);
+  write($("time"), `${clockTime(time)} / ${clockTime(end)}`);
+  scrubber.ariaValueText = $("time").textContent;
 }
 
 function showControls() {
-  write($("play"), recording.held ? "Play" : "Pause");
+  write($("play"), isOver() ? "Again" : recording.held ? "Play" : "Pause");
   [...$("speeds").children].forEach((button, index) => {
-    button.setAttribute("aria-pressed", SPEEDS[index] === recording.clock.speed);
+    button.ariaPressed = SPEEDS[index] === recording.clock.speed;
   });
 }
 
@@ -236,6 +233,8 @@ function isOver() {
 function hold() {
   recording.held = true;
   link.close();
+  link.lost = false;
+  showState();
   showControls();
 }
 
@@ -243,36 +242,43 @@ function seek(time, speed = recording.clock.speed) {
   recording.clock = { ...recording.clock, time, speed };
   showTime(time);
   player.forget();
-  if (recording.held) return showControls();
-  link.open();
+  if (!recording.held) link.open();
   showControls();
 }
 
 function makeControls() {
-  $("play").addEventListener("click", () => {
-    if (!recording.held) return hold();
-    recording.held = false;
-    seek(isOver() ? 0 : recording.clock.time);
-  });
-  $("scrubber").addEventListener("input", () => {
-    recording.dragging = true;
-    showTime(Number($("scrubber").value));
-  });
-  $("scrubber").addEventListener("change", () => {
-    recording.dragging = false;
-    seek(Number($("scrubber").value));
+  listen($("play"), { click: playOrPause });
+  listen($("scrubber"), {
+    input() {
+      recording.dragging = true;
+      showTime(Number(this.value));
+    },
+    change() {
+      recording.dragging = false;
+      seek(Number(this.value));
+    },
   });
   for (const speed of SPEEDS) {
     const button = make("button", "", `${speed}×`);
-    button.type = "button";
-    button.addEventListener("click", () => seek(recording.clock.time, speed));
+    listen(button, { click: () => seek(recording.clock.time, speed) });
     $("speeds").append(button);
   }
 }
 
-// --- the connection --------------------------------------------------------------------------------------------------
+function playOrPause() {
+  if (recording.held || isOver()) {
+    recording.held = false;
+    return seek(isOver() ? 0 : recording.clock.time);
+  }
+  player.stop();
+  hold();
+}
 
-const TOPICS = { head: showHead, charts: showCharts, screens: (clip) => player.take(clip), map: showMap, clock: showClock };
+// --- the connection ---
+
+const TOPICS = {
+  head: showHead, charts: showCharts, screens: (clip) => player.take(clip), map: showMap, clock: showClock,
+};
 
 /** Events from the server. It is asked again by hand: a recording must go on where it was, not where it began. */
 const link = {
@@ -311,7 +317,7 @@ const link = {
   },
 };
 
-// --- the theme -------------------------------------------------------------------------------------------------------
+// --- the theme ---
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -326,9 +332,8 @@ function stored(theme) {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  const other = theme === "dark" ? "light" : "dark";
-  write($("theme"), other === "dark" ? "Dark" : "Light");
-  $("theme").setAttribute("aria-label", `Use the ${other} theme`);
+  write($("theme"), theme === "dark" ? "Light" : "Dark");
+  $("theme").title = `Use the ${$("theme").textContent.toLowerCase()} theme`;
   forgetPalette();
   for (const chart of charts) chart.colourLegend();
   for (const view of [...player.screens, ...charts, map]) redraw(view);
@@ -339,18 +344,21 @@ function preferred() {
   return stored() ?? (dark.matches ? "dark" : "light");
 }
 
-$("theme").addEventListener("click", () => {
-  const other = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-  stored(other);
-  setTheme(other);
+listen($("theme"), {
+  click() {
+    const other = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    stored(other);
+    setTheme(other);
+  },
 });
-dark.addEventListener("change", () => setTheme(preferred()));
+listen(dark, { change: () => setTheme(preferred()) });
 
-// --- the beginning ---------------------------------------------------------------------------------------------------
+// --- the beginning ---
 
 makeControls();
 setScreens(SCREENS_BEFORE);
 setTheme(preferred());
 showCharts({ charts: ["Return", "Episode length", "Losses", "Return trend"].map((title) => ({ title, lines: [] })) });
-addEventListener("resize", layOut);
+listen(window, { resize: layOut });
+new ResizeObserver(layOut).observe($("header"));
 link.open();
