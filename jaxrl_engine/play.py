@@ -1,10 +1,11 @@
 """`python -m jaxrl_engine.play RUN`: roll a saved policy; prints a table, and draws what it does."""
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxrl_engine.core.config import require
 from jaxrl_engine.core.errors import UserError
@@ -33,7 +34,10 @@ class Options:
     export_mjcf: Path | None = None
     """Map-elites: where to write the elite's body as an MJCF document."""
     gif: Path | None = None
-    """Where to write the moving picture (default: play.gif in the run's directory; only worlds that can be drawn)."""
+    """Where to write the moving picture (only of worlds that can be drawn; default: play.gif in the run's directory,
+    unless --mp4 is given)."""
+    mp4: Path | None = None
+    """Where to write it as a video that browsers play (needs the extra video)."""
     screens: int = 9
     """Worlds side by side in the picture."""
     frames: int = 200
@@ -74,14 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _play(run_dir: Path, arguments: Options) -> int:
     configure_logging("warning")
+    _check_files(arguments)
     from jaxrl_engine.runtime.devices import configure_platform, enable_compile_cache
 
     configure_platform(arguments.platform, 1)
     enable_compile_cache()
     from jaxrl_engine.modes.map_elites.export import describe_body, export_mjcf
     from jaxrl_engine.modes.policy import load_policy
-    from jaxrl_engine.modes.record import film
-    from jaxrl_engine.runtime.drawing import save_gif
 
     policy = load_policy(run_dir, run=arguments.run, step=arguments.step, elite=arguments.elite)
     if policy.elite is not None:
@@ -99,10 +102,33 @@ def _play(run_dir: Path, arguments: Options) -> int:
     if watched is None:
         print(f"no picture: {policy.built.config.env} cannot be drawn")
         return 0
-    path = arguments.gif or run_dir / "play.gif"
-    save_gif(film(watched), path)
-    print(f"wrote {path}")
+    _save(watched, run_dir, arguments)
     return 0
+
+
+def _check_files(arguments: Options) -> None:
+    """Refuse what could not be written, before any work is done."""
+    for name in ("gif", "mp4"):
+        path: Path | None = getattr(arguments, name)
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UserError(f"{name} must be a file in a directory that exists, not {path}")
+    if arguments.mp4 is not None:
+        importlib.import_module("jaxrl_engine.runtime.video").require_ffmpeg()
+
+
+def _save(watched: Any, run_dir: Path, arguments: Options) -> None:
+    from jaxrl_engine.modes.record import film
+    from jaxrl_engine.runtime.drawing import FRAME_MILLISECONDS, draw_film, save_gif
+    from jaxrl_engine.runtime.video import save_mp4
+
+    frames = draw_film(film(watched))
+    if arguments.gif is not None or arguments.mp4 is None:
+        path = arguments.gif or run_dir / "play.gif"
+        save_gif(frames, path)
+        print(f"wrote {path}")
+    if arguments.mp4 is not None:
+        save_mp4(frames, arguments.mp4, FRAME_MILLISECONDS)
+        print(f"wrote {arguments.mp4}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import yaml
 from engine_cli import SMALL, assert_one_line_error, rows, run, start, stop, summary, wait_for_steps
 from PIL import Image
 
+from jaxrl_engine import play
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.runtime.config import config_to_dict, load_config
 
@@ -87,15 +88,33 @@ def test_play_draws_arms_that_move(tmp_path):
     sizes = "--num-envs 2 --num-steps 4 --total-steps 16 --ppo.num-minibatches 1 --evaluation.episodes 2"
     done = run("--env", "reacher", "--env-params", "episode_length=7", *sizes.split(), "--run-dir", run_dir, "--quiet")
     assert done.returncode == 0, done.stderr
-    done = run(run_dir, "--episodes", 2, "--screens", 3, module="play")
+    video = tmp_path / "play.mp4"
+    done = run(run_dir, "--episodes", 2, "--screens", 3, "--gif", run_dir / "play.gif", "--mp4", video, module="play")
     assert done.returncode == 0, done.stderr
     assert "success_rate" in done.stdout
+    assert video.read_bytes()[4:8] == b"ftyp"
     with Image.open(run_dir / "play.gif") as film:
         assert film.n_frames >= 8
         assert film.size == (2 * 176, 2 * (176 + 18))
         first = film.convert("RGB").tobytes()
         film.seek(7)
         assert film.convert("RGB").tobytes() != first
+
+
+@pytest.mark.parametrize("option", ["gif", "mp4"])
+def test_play_refuses_a_file_that_cannot_be_before_it_looks_at_the_run(tmp_path, option):
+    done = run("no-run", f"--{option}", tmp_path / "nowhere" / "film", module="play")
+    assert_one_line_error(done, option, str(tmp_path / "nowhere" / "film"))
+    assert_one_line_error(run("no-run", f"--{option}", tmp_path, module="play"), option, str(tmp_path))
+
+
+def test_play_without_the_extra_for_videos_says_so_before_it_looks_at_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(SystemExit) as leaving:
+        play.main(["no-run", "--mp4", str(tmp_path / "film.mp4")])
+    assert leaving.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: mp4: ") and ".[video]" in line
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jaxrl_engine.core.scene import Ink, Scene
 from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.runtime.errors import RunError, one_line
 
 PANEL_PIXELS = 176
 CAPTION_PIXELS = 18
@@ -39,13 +40,24 @@ def colour(ink: int) -> str:
     return COLOURS[Ink(ink)] if ink < Ink.FIRST else DISTINCT_COLOURS[(ink - Ink.FIRST) % len(DISTINCT_COLOURS)]
 
 
-def save_gif(film: Film, path: Path) -> None:
-    """Write the film as an endless GIF, one panel per world."""
+def draw_film(film: Film) -> list[Image.Image]:
+    """Return the film's pictures, one panel per world, the last of them `HOLD_FRAMES` times more."""
     frames = [_frame(film, index) for index in range(len(film.captions))]
-    frames += frames[-1:] * HOLD_FRAMES
+    return frames + frames[-1:] * HOLD_FRAMES
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write pictures of one size as an endless GIF.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     palette = frames[-1].quantize(colors=64)
-    images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MILLISECONDS, loop=0, optimize=True)
+    first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    try:
+        first.save(path, "GIF", save_all=True, append_images=rest, duration=FRAME_MILLISECONDS, loop=0, optimize=True)
+    except OSError as error:
+        raise RunError(f"{path}: {one_line(error)}") from error
 
 
 def draw_scene(scene: Scene, pixels: int) -> Image.Image:
