@@ -82,23 +82,49 @@ def test_eval_only_and_play_leave_the_run_as_it_was(finished):
     assert digest(finished[0]) == before
 
 
-@pytest.mark.slow
-def test_play_draws_arms_that_move(tmp_path):
-    run_dir = tmp_path / "run"
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("arms") / "run"
     sizes = "--num-envs 2 --num-steps 4 --total-steps 16 --ppo.num-minibatches 1 --evaluation.episodes 2"
     done = run("--env", "reacher", "--env-params", "episode_length=7", *sizes.split(), "--run-dir", run_dir, "--quiet")
     assert done.returncode == 0, done.stderr
-    video = tmp_path / "play.mp4"
-    done = run(run_dir, "--episodes", 2, "--screens", 3, "--gif", run_dir / "play.gif", "--mp4", video, module="play")
-    assert done.returncode == 0, done.stderr
-    assert "success_rate" in done.stdout
-    assert video.read_bytes()[4:8] == b"ftyp"
-    with Image.open(run_dir / "play.gif") as film:
+    return run_dir
+
+
+def assert_arms_move(path):
+    with Image.open(path) as film:
         assert film.n_frames >= 8
         assert film.size == (2 * 176, 2 * (176 + 18))
         first = film.convert("RGB").tobytes()
         film.seek(7)
         assert film.convert("RGB").tobytes() != first
+
+
+@pytest.mark.slow
+def test_play_draws_arms_that_move_where_mujoco_cannot_render(arms):
+    environment = {**os.environ, "MUJOCO_GL": "nonsense"}
+    done = run(arms, "--episodes", 2, "--screens", 3, module="play", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "success_rate" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("no picture by MuJoCo")]
+    assert "flat" in line and "MUJOCO_GL=nonsense" in line
+    assert_arms_move(arms / "play.gif")
+
+
+@pytest.mark.slow
+def test_play_renders_arms_that_move(arms, tmp_path):
+    gif, mp4 = tmp_path / "play.gif", tmp_path / "play.mp4"
+    done = run(arms, "--episodes", 2, "--screens", 3, "--render", "mujoco", "--gif", gif, "--mp4", mp4, module="play")
+    if "MuJoCo cannot render here" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    assert_arms_move(gif)
+    assert mp4.read_bytes()[4:8] == b"ftyp"
+
+
+def test_play_refuses_to_render_where_it_cannot():
+    done = run("no-run", "--render", "mujoco", module="play", env={**os.environ, "MUJOCO_GL": "nonsense"})
+    assert_one_line_error(done, "render", "MUJOCO_GL=nonsense")
 
 
 @pytest.mark.parametrize("option", ["gif", "mp4"])
