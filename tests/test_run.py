@@ -183,7 +183,16 @@ def test_a_directory_in_use_or_not_empty_is_refused(tmp_path):
 def test_a_full_disk_is_one_line_and_earlier_files_stay_readable(tmp_path):
     """The file-size limit stands in for a full disk: the checkpoint's writes are refused as they would be there."""
     run_dir = tmp_path / "run"
-    arguments = [*SMALL, "--network.hidden-sizes", "64", "64", "--total-steps", "640", "--quiet", "--no-tensorboard"]
+    arguments = [
+        *SMALL,
+        "--network.hidden-sizes",
+        "64",
+        "64",
+        "--total-steps",
+        "640",
+        "--quiet",
+        "--logging.no-tensorboard",
+    ]
     command = [sys.executable, "-m", "jaxrl_engine.run", *arguments, "--run-dir", str(run_dir)]
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     limited = ["bash", "-c", 'ulimit -f 24 && exec "$@"', "bash", *command]  # files of at most 24 KiB

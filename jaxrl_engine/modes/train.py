@@ -33,6 +33,7 @@ from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress
 from jaxrl_engine.runtime.run_directory import RunDirectory
 from jaxrl_engine.runtime.signals import StopSignals
+from jaxrl_engine.runtime.tensorboard_viewer import tensorboard_viewer
 
 CHANGEABLE = ("total_steps", "max_skipped_updates", "evaluation.", "checkpoint.", "logging.")
 """Settings a resumed run may change; any other would make it a different run."""
@@ -60,8 +61,9 @@ def train(
     resume: Path | None = None,
     num_devices: int = 1,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Result:
-    """Train as configured, in a new run directory or going on in the one to `resume`.
+    """Train as configured, in a new run directory or going on in the one to `resume`; `tensorboard` shows it meanwhile.
 
     Raises:
         UserError: the input is at fault (nothing on disk is lost).
@@ -73,7 +75,8 @@ def train(
     built = build(config)
     program = make_program(built, num_devices)
     run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
-    with run, StopSignals() as signals, clock:
+    viewer = tensorboard_viewer(run.path) if tensorboard else contextlib.nullcontext()
+    with run, StopSignals() as signals, clock, viewer:
         progress = Progress(total_steps=config.num_updates * config.samples_per_update, quiet=quiet)
         run.write_status(state="starting", message="compiling")
         try:

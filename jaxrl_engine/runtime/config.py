@@ -33,7 +33,6 @@ PROGRAM = "python -m jaxrl_engine.run"
 CONFIG_FILE = "config.yaml"
 ALIASES = {
     "wandb": "logging.wandb",
-    "tensorboard": "logging.tensorboard",
     "num_epochs": "ppo.num_epochs",
     **{name: f"impact.{name}" for name in (
         "batch_size", "buffer_capacity", "min_buffer_size", "per_alpha", "per_beta_start", "replay",
@@ -125,6 +124,9 @@ class Session:
     """Where to compute."""
     num_devices: int = 1
     """Devices to spread the environments over (0: all there are)."""
+    tensorboard: bool = False
+    """Show the metrics in TensorBoard on this machine while the run lasts: prints the address of the page, port 6006 or
+    the next free one (needs the extra `tensorboard`)."""
     quiet: bool = False
     """Print only warnings, errors and the final summary."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -137,6 +139,8 @@ class Session:
             raise ValueError("eval_only needs a run to evaluate: give --resume DIR")
         if self.resume is not None and self.run_dir is not None:
             raise ValueError("run_dir cannot be given with resume: a resumed run stays in its directory")
+        if self.tensorboard and self.eval_only:
+            raise ValueError("tensorboard has nothing to show with eval_only")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,15 +151,19 @@ class Invocation(Session):
     config_file: Path | None = None
     overrides: frozenset[str] = frozenset()  # dotted Config fields given on the command line or in the file
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tensorboard and not self.config.logging.tensorboard:
+            raise ValueError("tensorboard shows what logging.tensorboard writes: that must not be false")
+
 
 @dataclasses.dataclass(frozen=True)
 class _CommandLine(Session, Config):
     """Train a policy. Every option may also stand in a YAML file: command line over file over defaults.
 
     Lists take several words (--network.hidden-sizes 64 64); --env-params takes NAME=VALUE pairs; --sweep and
-    --env-params may be repeated. Short forms: --wandb and --tensorboard stand for --logging.wandb and
-    --logging.tensorboard. Exit codes: 0 finished, 2 bad input, 130 or 143 stopped by SIGINT or SIGTERM (resumable), 1
-    any other failure.
+    --env-params may be repeated. Short form: --wandb stands for --logging.wandb. Exit codes: 0 finished, 2 bad input,
+    130 or 143 stopped by SIGINT or SIGTERM (resumable), 1 any other failure.
     """
 
     config: Path | None = None
