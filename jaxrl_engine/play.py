@@ -1,15 +1,17 @@
 """`python -m jaxrl_engine.play RUN`: roll a saved policy; prints a table, and draws what it does."""
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxrl_engine.core.config import require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.command_line import HELP_OPTIONS, print_help, read_arguments
 from jaxrl_engine.runtime.errors import RunError, exit_with
+from jaxrl_engine.runtime.graphics import find_graphics
 from jaxrl_engine.runtime.logs import configure_logging
 from jaxrl_engine.runtime.tables import results_table
 
@@ -33,7 +35,13 @@ class Options:
     export_mjcf: Path | None = None
     """Map-elites: where to write the elite's body as an MJCF document."""
     gif: Path | None = None
-    """Where to write the moving picture (default: play.gif in the run's directory; only worlds that can be drawn)."""
+    """Where to write the moving picture (only of worlds that can be drawn; default: play.gif in the run's directory,
+    unless --mp4 is given)."""
+    mp4: Path | None = None
+    """Where to write it as a video that browsers play (needs the extra video)."""
+    render: Literal["auto", "mujoco", "flat"] = "auto"
+    """What the picture is made by: MuJoCo's renderer, where the world has joints and this machine can, or the flat
+    drawing."""
     screens: int = 9
     """Worlds side by side in the picture."""
     frames: int = 200
@@ -74,16 +82,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _play(run_dir: Path, arguments: Options) -> int:
     configure_logging("warning")
+    _check_files(arguments)
+    no_graphics = _find_graphics(arguments.render)
     from jaxrl_engine.runtime.devices import configure_platform, enable_compile_cache
 
     configure_platform(arguments.platform, 1)
     enable_compile_cache()
+    from jaxrl_engine.envs.protocol import Jointed
     from jaxrl_engine.modes.map_elites.export import describe_body, export_mjcf
     from jaxrl_engine.modes.policy import load_policy
-    from jaxrl_engine.modes.record import film
-    from jaxrl_engine.runtime.drawing import save_gif
 
     policy = load_policy(run_dir, run=arguments.run, step=arguments.step, elite=arguments.elite)
+    if arguments.render == "mujoco" and not isinstance(policy.built.env, Jointed):
+        raise UserError(f"render must be auto or flat: {policy.built.config.env} is no world that MuJoCo knows")
     if policy.elite is not None:
         print(f"elite {policy.elite}: {describe_body(policy.built.env_params)}")
     if arguments.export_mjcf is not None:
@@ -95,14 +106,52 @@ def _play(run_dir: Path, arguments: Options) -> int:
             {"policy": greedy, "random": policy.evaluate(arguments.episodes, seed=arguments.seed, uniform=True)}
         )
     )
-    watched = policy.watch(arguments.screens, arguments.frames, seed=arguments.seed)
+    if arguments.render == "auto" and no_graphics is not None and isinstance(policy.built.env, Jointed):
+        print(f"no picture by MuJoCo, only the flat drawing if there is one: {no_graphics}")
+    watched = policy.watch(arguments.screens, arguments.frames, seed=arguments.seed, with_joints=no_graphics is None)
     if watched is None:
         print(f"no picture: {policy.built.config.env} cannot be drawn")
         return 0
-    path = arguments.gif or run_dir / "play.gif"
-    save_gif(film(watched), path)
-    print(f"wrote {path}")
+    _save(policy.built.env, watched, run_dir, arguments)
     return 0
+
+
+def _find_graphics(render: str) -> str | None:
+    """Return why MuJoCo renders nothing, or None; before anything imports it, as Brax does."""
+    if render == "flat":
+        return "render is flat"
+    problem = find_graphics()
+    if problem is not None and render == "mujoco":
+        raise UserError(f"render must be auto or flat: MuJoCo cannot render here: {problem}")
+    return problem
+
+
+def _check_files(arguments: Options) -> None:
+    """Refuse what could not be written, before any work is done."""
+    for name in ("gif", "mp4"):
+        path: Path | None = getattr(arguments, name)
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UserError(f"{name} must be a file in a directory that exists, not {path}")
+    if arguments.mp4 is not None:
+        importlib.import_module("jaxrl_engine.runtime.video").require_ffmpeg()
+
+
+def _save(env: Any, watched: Any, run_dir: Path, arguments: Options) -> None:
+    from jaxrl_engine.modes.record import film
+    from jaxrl_engine.runtime.drawing import FRAME_MILLISECONDS, draw_film, save_gif
+    from jaxrl_engine.runtime.video import save_mp4
+
+    filmed = film(watched)
+    if watched.joints is not None:
+        filmed = importlib.import_module("jaxrl_engine.modes.render").rendered(env, watched, filmed)
+    frames = draw_film(filmed)
+    if arguments.gif is not None or arguments.mp4 is None:
+        path = arguments.gif or run_dir / "play.gif"
+        save_gif(frames, path)
+        print(f"wrote {path}")
+    if arguments.mp4 is not None:
+        save_mp4(frames, arguments.mp4, FRAME_MILLISECONDS)
+        print(f"wrote {arguments.mp4}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from jaxrl_engine.runtime.config import Invocation, parse, to_yaml
 from jaxrl_engine.runtime.errors import RunError, exit_with
 from jaxrl_engine.runtime.logs import configure_logging
 from jaxrl_engine.runtime.tables import results_table
+from jaxrl_engine.runtime.tensorboard_viewer import require_tensorboard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(invocation: Invocation) -> int:
+    if invocation.tensorboard:
+        require_tensorboard()
     from jaxrl_engine.runtime.devices import configure_platform, enable_compile_cache
 
     configure_platform(invocation.platform, invocation.num_devices)
@@ -51,6 +54,7 @@ def _run(invocation: Invocation) -> int:
         num_devices=invocation.num_devices,
         quiet=invocation.quiet,
         wall=wall,
+        tensorboard=invocation.tensorboard,
     )
     print(_report(result.summary))
     if result.summary["status"] == "failed":

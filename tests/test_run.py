@@ -11,6 +11,7 @@ import yaml
 from engine_cli import SMALL, assert_one_line_error, rows, run, start, stop, summary, wait_for_steps
 from PIL import Image
 
+from jaxrl_engine import play
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.runtime.config import config_to_dict, load_config
 
@@ -81,21 +82,65 @@ def test_eval_only_and_play_leave_the_run_as_it_was(finished):
     assert digest(finished[0]) == before
 
 
-@pytest.mark.slow
-def test_play_draws_arms_that_move(tmp_path):
-    run_dir = tmp_path / "run"
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("arms") / "run"
     sizes = "--num-envs 2 --num-steps 4 --total-steps 16 --ppo.num-minibatches 1 --evaluation.episodes 2"
     done = run("--env", "reacher", "--env-params", "episode_length=7", *sizes.split(), "--run-dir", run_dir, "--quiet")
     assert done.returncode == 0, done.stderr
-    done = run(run_dir, "--episodes", 2, "--screens", 3, module="play")
-    assert done.returncode == 0, done.stderr
-    assert "success_rate" in done.stdout
-    with Image.open(run_dir / "play.gif") as film:
+    return run_dir
+
+
+def assert_arms_move(path):
+    with Image.open(path) as film:
         assert film.n_frames >= 8
         assert film.size == (2 * 176, 2 * (176 + 18))
         first = film.convert("RGB").tobytes()
         film.seek(7)
         assert film.convert("RGB").tobytes() != first
+
+
+@pytest.mark.slow
+def test_play_draws_arms_that_move_where_mujoco_cannot_render(arms):
+    environment = {**os.environ, "MUJOCO_GL": "nonsense"}
+    done = run(arms, "--episodes", 2, "--screens", 3, module="play", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "success_rate" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("no picture by MuJoCo")]
+    assert "flat" in line and "MUJOCO_GL=nonsense" in line
+    assert_arms_move(arms / "play.gif")
+
+
+@pytest.mark.slow
+def test_play_renders_arms_that_move(arms, tmp_path):
+    gif, mp4 = tmp_path / "play.gif", tmp_path / "play.mp4"
+    done = run(arms, "--episodes", 2, "--screens", 3, "--render", "mujoco", "--gif", gif, "--mp4", mp4, module="play")
+    if "MuJoCo cannot render here" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    assert_arms_move(gif)
+    assert mp4.read_bytes()[4:8] == b"ftyp"
+
+
+def test_play_refuses_to_render_where_it_cannot():
+    done = run("no-run", "--render", "mujoco", module="play", env={**os.environ, "MUJOCO_GL": "nonsense"})
+    assert_one_line_error(done, "render", "MUJOCO_GL=nonsense")
+
+
+@pytest.mark.parametrize("option", ["gif", "mp4"])
+def test_play_refuses_a_file_that_cannot_be_before_it_looks_at_the_run(tmp_path, option):
+    done = run("no-run", f"--{option}", tmp_path / "nowhere" / "film", module="play")
+    assert_one_line_error(done, option, str(tmp_path / "nowhere" / "film"))
+    assert_one_line_error(run("no-run", f"--{option}", tmp_path, module="play"), option, str(tmp_path))
+
+
+def test_play_without_the_extra_for_videos_says_so_before_it_looks_at_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(SystemExit) as leaving:
+        play.main(["no-run", "--mp4", str(tmp_path / "film.mp4")])
+    assert leaving.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: mp4: ") and ".[video]" in line
 
 
 @pytest.mark.parametrize(
@@ -138,7 +183,16 @@ def test_a_directory_in_use_or_not_empty_is_refused(tmp_path):
 def test_a_full_disk_is_one_line_and_earlier_files_stay_readable(tmp_path):
     """The file-size limit stands in for a full disk: the checkpoint's writes are refused as they would be there."""
     run_dir = tmp_path / "run"
-    arguments = [*SMALL, "--network.hidden-sizes", "64", "64", "--total-steps", "640", "--quiet", "--no-tensorboard"]
+    arguments = [
+        *SMALL,
+        "--network.hidden-sizes",
+        "64",
+        "64",
+        "--total-steps",
+        "640",
+        "--quiet",
+        "--logging.no-tensorboard",
+    ]
     command = [sys.executable, "-m", "jaxrl_engine.run", *arguments, "--run-dir", str(run_dir)]
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     limited = ["bash", "-c", 'ulimit -f 24 && exec "$@"', "bash", *command]  # files of at most 24 KiB

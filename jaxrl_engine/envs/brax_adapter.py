@@ -64,6 +64,14 @@ class BraxEnvironment:
             world.obs, reward, world.done > 0, next_state.time >= self.time_limit, world.metrics
         )
 
+    def joints(self, state: BraxState) -> Float[Array, "q"]:
+        """Return Brax's `q`, which is MuJoCo's `qpos`."""
+        return state.world.pipeline_state.q
+
+    def mujoco_model(self, state: BraxState) -> Any:
+        """Return the `mujoco.MjModel` that Brax has made the world of."""
+        return self.world.sys.mj_model
+
     def _advance(self, world: PyTree, action: Float[Array, "n"]) -> tuple[PyTree, Float[Array, ""]]:
         if self.action_repeat == 1:
             world = self._brax_step(world, action)

@@ -42,6 +42,17 @@ class Pictured(Protocol[Shown, Params]):
 
 
 @runtime_checkable
+class Jointed(Protocol[Shown]):
+    """A world whose states MuJoCo can show. Its scene, if it has one, lies in the plane z = 0 of the model."""
+
+    def joints(self, state: Shown) -> Float[Array, "q"]:
+        """Return the generalised coordinates; those that the state's model lacks come last."""
+
+    def mujoco_model(self, state: Shown) -> Any:
+        """Return the `mujoco.MjModel` of a state that holds arrays, not tracers: the same for a whole episode."""
+
+
+@runtime_checkable
 class Embodied(Environment[State, Params], Protocol[State, Params]):
     """A world whose parameters are the body of a serial arm, of up to as many links as it has slots."""
 

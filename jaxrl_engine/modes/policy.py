@@ -12,6 +12,7 @@ from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import PyTree, TimeStep, TrainState
 from jaxrl_engine.envs.host.environment import HostEnvironment
 from jaxrl_engine.envs.protocol import Embodied
+from jaxrl_engine.envs.reacher.env import Reacher
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
 from jaxrl_engine.modes.map_elites.choose import BEST, choose_elite
@@ -72,11 +73,14 @@ class SavedPolicy:
             self._evaluations[episodes] = evaluation
         return self._evaluations[episodes]
 
-    def watch(self, worlds: int, num_steps: int, *, seed: int = 0) -> Watched | None:
-        """Play one greedy episode, or its first `num_steps` steps, in each of some worlds; None: it has no picture."""
+    def watch(self, worlds: int, num_steps: int, *, seed: int = 0, with_joints: bool = False) -> Watched | None:
+        """Play one greedy episode, or its first `num_steps` steps, in each of some worlds; None: it has no picture.
+
+        `with_joints`: see `record.watch`.
+        """
         key = jax.random.fold_in(jax.random.key(seed), FILM_STREAM)
         limit = min(num_steps, self.built.env.spec.time_limit or num_steps)
-        return watch(self.built, self.train_state, key, worlds, limit)
+        return watch(self.built, self.train_state, key, worlds, limit, with_joints=with_joints)
 
     def _decide(self, train_state: TrainState, memory: PyTree, timestep: TimeStep) -> tuple[Array, PyTree]:
         decision, memory = self.built.algorithm.act(train_state, memory, timestep, None)
@@ -119,7 +123,10 @@ def load_policy(
     assert isinstance(built.env, Embodied)  # `modes.build` admits no other
     cell, arm = choose_elite(population_of(state).repertoire, BEST if elite is None else str(elite))
     body = jax.tree.map(lambda leaf: leaf[0], embody(built.env, jax.tree.map(lambda leaf: leaf[None], arm)))
-    return SavedPolicy(dataclasses.replace(built, env_params=body), train_state, restored.step, cell)
+    env = built.env
+    if isinstance(env, Reacher):  # its pictures are as large as the arm, not as the longest of the repertoire
+        env = dataclasses.replace(env, total_length=float(body.lengths.sum()))
+    return SavedPolicy(dataclasses.replace(built, env=env, env_params=body), train_state, restored.step, cell)
 
 
 def _choose_run(run: int | None, num_runs: int, metadata: dict[str, Any]) -> int:

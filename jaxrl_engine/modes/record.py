@@ -1,6 +1,6 @@
 """What a policy does, step by step, for those who want to look at it: films, and where agents are under each skill."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from jaxrl_engine.algos.hmasd.types import HMASDCarry
 from jaxrl_engine.core.scene import Scene
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree, TimeStep, TrainState
-from jaxrl_engine.envs.protocol import Pictured
+from jaxrl_engine.envs.protocol import Jointed, Pictured
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.evaluate import greedy_policy
 from jaxrl_engine.ops.rows import where_rows
@@ -28,12 +28,14 @@ MAPS_STREAM = 4
 class Watched(Struct):
     """One greedy episode in each of `B` worlds, `F = 1 + T` frames of it; an ended one stays as it ended."""
 
-    scenes: Scene  # [F, B, …]
+    scenes: Scene | None  # [F, B, …]; None: the world cannot be drawn
     reward: Float[Leaf, "*frames B"]  # mean over agents; 0 in the first frame and after the end
     running: Bool[Leaf, "*frames B"]  # the frame belongs to the episode
     done: Bool[Leaf, "*frames B"]  # the episode is over in this frame
     metrics: dict[str, Float[Leaf, "*frames B"]]
     skills: Int[Leaf, "*frames B tokens"] | None  # in force: the team's, then each agent's; None: the policy has none
+    joints: Float[Leaf, "*frames B q"] | None = None  # MuJoCo's coordinates, where they were asked for
+    begun: PyTree | None = None  # and the worlds' states at the start, [B, …]
 
 
 class _Loop(Struct):
@@ -50,16 +52,23 @@ def watch(
     count: int,
     num_steps: int,
     params_axis: int | None = None,
+    with_joints: bool = False,
 ) -> Watched | None:
     """Act greedily for `num_steps` steps in `count` worlds; None where the world cannot be drawn. The key is consumed.
 
     `train_state` is that of one run, without the axis `S`. With `params_axis=0` every world has parameters of its own.
+    `with_joints` also records what MuJoCo needs to show a jointed world, drawn or not.
     """
     env, params = built.env, built.env_params
-    if not isinstance(env, Pictured):
+    scene: Callable[[PyTree, PyTree], Scene | None] = _nothing
+    joints: Callable[[PyTree], Array | None] = _nothing
+    if isinstance(env, Pictured):
+        scene = jax.vmap(env.scene, in_axes=(0, params_axis))
+    if with_joints and isinstance(env, Jointed):
+        joints = jax.vmap(env.joints)
+    elif not isinstance(env, Pictured):
         return None
     reset = jax.vmap(env.reset, in_axes=(0, params_axis))
-    scene = jax.vmap(env.scene, in_axes=(0, params_axis))
     step_all = jax.vmap(env.step, in_axes=(0, 0, 0, params_axis))
     policy = greedy_policy(built.algorithm, train_state)
 
@@ -70,6 +79,7 @@ def watch(
             scenes=scene(loop.env, params), running=~loop.done, done=loop.done | loop.timestep.done,
             reward=jnp.where(loop.done, 0.0, loop.timestep.reward.mean(axis=-1)),
             metrics=loop.timestep.metrics, skills=memory.skills if isinstance(memory, HMASDCarry) else None,
+            joints=joints(loop.env),
         )  # fmt: skip
         after = step_all(jax.random.split(key_step, count), loop.env, action, params)
         env_state, timestep = where_rows(seen.done, (loop.env, loop.timestep), after)
@@ -81,7 +91,8 @@ def watch(
         env_state, timestep = reset(jax.random.split(key_reset, count), params)
         memory = built.algorithm.initial_carry(count)
         first = _Loop(env=env_state, timestep=timestep, memory=memory, done=jnp.zeros(count, bool))
-        return jax.lax.scan(step, first, jax.random.split(key_steps, num_steps + 1))[1]
+        seen = jax.lax.scan(step, first, jax.random.split(key_steps, num_steps + 1))[1]
+        return seen.replace(begun=None if seen.joints is None else env_state)
 
     return jax.device_get(run(key))
 
@@ -139,8 +150,10 @@ def occupancy(
     `[a, k]` adds up to the frames in which agent `a` was under skill `k` inside the picture's extent. None where
     agents have no place, or no skills.
     """
+    if watched.skills is None or watched.scenes is None:
+        return None
     places = np.asarray(watched.scenes.agents)  # [F, B, A, 2]
-    if watched.skills is None or not places.shape[2]:
+    if not places.shape[2]:
         return None
     rows, columns = watched.scenes.cells.shape[2:] if watched.scenes.cells.size else (MOST_BINS, MOST_BINS)
     left, bottom, right, top = watched.scenes.extent[0, 0]
@@ -158,3 +171,7 @@ def occupancy(
         )
         for agent in range(places.shape[2])
     ])  # fmt: skip
+
+
+def _nothing(*_: PyTree) -> None:
+    """What a world without it has."""

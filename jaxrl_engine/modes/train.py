@@ -35,6 +35,7 @@ from jaxrl_engine.runtime.metrics import MetricWriter
 from jaxrl_engine.runtime.progress import Progress
 from jaxrl_engine.runtime.run_directory import RunDirectory
 from jaxrl_engine.runtime.signals import StopSignals
+from jaxrl_engine.runtime.tensorboard_viewer import tensorboard_viewer
 
 CHANGEABLE = ("total_steps", "max_skipped_updates", "evaluation.", "checkpoint.", "logging.")
 """Settings a resumed run may change; any other would make it a different run."""
@@ -63,8 +64,9 @@ def train(
     num_devices: int = 1,
     quiet: bool = False,
     wall: WallOptions = WallOptions(),
+    tensorboard: bool = False,
 ) -> Result:
-    """Train as configured, in a new run directory or going on in the one to `resume`.
+    """Train as configured, in a new run directory or going on in the one to `resume`; `tensorboard` shows it meanwhile.
 
     Raises:
         UserError: the input is at fault (nothing on disk is lost).
@@ -77,7 +79,8 @@ def train(
     program = make_program(built, num_devices)
     with hang_wall(built, wall) as hung:  # before anything is written: it may be refused its port
         run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
-        return _in_directory(built, program, run, clock, hung, quiet=quiet, resuming=resume is not None)
+        viewer = tensorboard_viewer(run.path) if tensorboard else contextlib.nullcontext()
+        return _in_directory(built, program, run, clock, hung, viewer, quiet=quiet, resuming=resume is not None)
 
 
 def _in_directory(
@@ -86,12 +89,13 @@ def _in_directory(
     run: RunDirectory,
     clock: CompileClock,
     hung: HungWall,
+    viewer: contextlib.AbstractContextManager[Any],
     *,
     quiet: bool,
     resuming: bool,
 ) -> Result:
     config = built.config
-    with run, StopSignals() as signals, clock:
+    with run, StopSignals() as signals, clock, viewer:
         progress = Progress(total_steps=config.num_updates * config.samples_per_update, quiet=quiet)
         hung.begin(run, progress)
         run.write_status(state="starting", message="compiling")

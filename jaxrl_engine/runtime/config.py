@@ -36,7 +36,6 @@ CONFIG_FILE = "config.yaml"
 MOST_SCREENS = 32
 ALIASES = {
     "wandb": "logging.wandb",
-    "tensorboard": "logging.tensorboard",
     "num_epochs": "ppo.num_epochs",
     **{name: f"impact.{name}" for name in (
         "batch_size", "buffer_capacity", "min_buffer_size", "per_alpha", "per_beta_start", "replay",
@@ -138,6 +137,9 @@ class Session:
     """Worlds on the live page."""
     record: bool = False
     """Write what the live page shows to wall.jsonl in the run's directory, for python -m jaxrl_engine.live DIR."""
+    tensorboard: bool = False
+    """Show the metrics in TensorBoard on this machine while the run lasts: prints the address of the page, port 6006 or
+    the next free one (needs the extra `tensorboard`)."""
     quiet: bool = False
     """Print only warnings, errors and the final summary."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -152,6 +154,8 @@ class Session:
             raise ValueError("run_dir cannot be given with resume: a resumed run stays in its directory")
         require(1 <= self.live_screens <= MOST_SCREENS, "live_screens", f"from 1 to {MOST_SCREENS}", self.live_screens)
         require(1 <= self.live_port <= 65535, "live_port", "from 1 to 65535", self.live_port)
+        if self.tensorboard and self.eval_only:
+            raise ValueError("tensorboard has nothing to show with eval_only")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,15 +166,19 @@ class Invocation(Session):
     config_file: Path | None = None
     overrides: frozenset[str] = frozenset()  # dotted Config fields given on the command line or in the file
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tensorboard and not self.config.logging.tensorboard:
+            raise ValueError("tensorboard shows what logging.tensorboard writes: that must not be false")
+
 
 @dataclasses.dataclass(frozen=True)
 class _CommandLine(Session, Config):
     """Train a policy. Every option may also stand in a YAML file: command line over file over defaults.
 
     Lists take several words (--network.hidden-sizes 64 64); --env-params takes NAME=VALUE pairs; --sweep and
-    --env-params may be repeated. Short forms: --wandb and --tensorboard stand for --logging.wandb and
-    --logging.tensorboard. Exit codes: 0 finished, 2 bad input, 130 or 143 stopped by SIGINT or SIGTERM (resumable), 1
-    any other failure.
+    --env-params may be repeated. Short form: --wandb stands for --logging.wandb. Exit codes: 0 finished, 2 bad input,
+    130 or 143 stopped by SIGINT or SIGTERM (resumable), 1 any other failure.
     """
 
     config: Path | None = None

@@ -12,11 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jaxrl_engine.core.scene import Ink, Scene
 from jaxrl_engine.core.struct import Struct
+from jaxrl_engine.runtime.errors import RunError, one_line
 
 PANEL_PIXELS = 176
 CAPTION_PIXELS = 18
 SUPERSAMPLING = 2  # drawn larger, then reduced: smooth edges
 FRAME_MILLISECONDS = 80
+GIF_COLOURS = 128
+PALETTE_PIXELS = 4  # rows of each ink among the pictures that a palette is made for
 HOLD_FRAMES = 12  # the last frame stays a while before the loop begins again
 MARGIN = 0.04  # of a panel, around the scene
 BACKGROUND, CAPTION, FRAME = "#ffffff", "#33414e", "#d5dae0"
@@ -30,8 +33,9 @@ DISTINCT_COLOURS = ("#1f6fb4", "#d1495b", "#6b4fa0", "#00898a", "#b5651d", "#7a9
 class Film(Struct):
     """What is to be seen of `B` worlds over `T` frames."""
 
-    scenes: Scene  # [T, B, …], NumPy
+    scenes: Scene | None  # [T, B, …], NumPy
     captions: tuple[tuple[str, ...], ...]  # [T][B], one line under each panel
+    panels: Sequence[Sequence[Image.Image]] | None = None  # [B][T] pictures instead of the scenes drawn
 
 
 def colour(ink: int) -> str:
@@ -39,13 +43,36 @@ def colour(ink: int) -> str:
     return COLOURS[Ink(ink)] if ink < Ink.FIRST else DISTINCT_COLOURS[(ink - Ink.FIRST) % len(DISTINCT_COLOURS)]
 
 
-def save_gif(film: Film, path: Path) -> None:
-    """Write the film as an endless GIF, one panel per world."""
+def draw_film(film: Film) -> list[Image.Image]:
+    """Return the film's pictures, one panel per world, the last of them `HOLD_FRAMES` times more."""
     frames = [_frame(film, index) for index in range(len(film.captions))]
-    frames += frames[-1:] * HOLD_FRAMES
-    palette = frames[-1].quantize(colors=64)
-    images = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MILLISECONDS, loop=0, optimize=True)
+    return frames + frames[-1:] * HOLD_FRAMES
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write pictures of one size as an endless GIF.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    palette = _palette(frames)
+    first, *rest = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    try:
+        first.save(path, "GIF", save_all=True, append_images=rest, duration=FRAME_MILLISECONDS, loop=0, optimize=True)
+    except OSError as error:
+        raise RunError(f"{path}: {one_line(error)}") from error
+
+
+def _palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """Colours of the first, middle and last picture, and every ink: that of a small thing would be averaged away."""
+    width, height = frames[0].size
+    inks = (*COLOURS.values(), *DISTINCT_COLOURS)
+    sheet = Image.new("RGB", (width, 3 * height + PALETTE_PIXELS * len(inks)), BACKGROUND)
+    for index, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
+        sheet.paste(frame, (0, index * height))
+    for index, ink in enumerate(inks):
+        sheet.paste(ink, (0, 3 * height + PALETTE_PIXELS * index, width, 3 * height + PALETTE_PIXELS * (index + 1)))
+    return sheet.quantize(colors=GIF_COLOURS)
 
 
 def draw_scene(scene: Scene, pixels: int) -> Image.Image:
@@ -121,8 +148,12 @@ def _frame(film: Film, index: int) -> Image.Image:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     for number, caption in enumerate(captions):
         corner = (number % columns * PANEL_PIXELS, number // columns * height)
-        scene = jax.tree.map(lambda leaf, number=number: leaf[index, number], film.scenes)
-        panel = draw_scene(scene, SUPERSAMPLING * PANEL_PIXELS)
-        picture.paste(panel.resize((PANEL_PIXELS, PANEL_PIXELS), Image.Resampling.LANCZOS), corner)
+        picture.paste(film.panels[number][index] if film.panels else _panel(film, index, number), corner)
         draw.text((corner[0] + 7, corner[1] + PANEL_PIXELS - 2), caption, fill=CAPTION, font=font)
     return picture
+
+
+def _panel(film: Film, index: int, number: int) -> Image.Image:
+    scene = jax.tree.map(lambda leaf: leaf[index, number], film.scenes)
+    drawn = draw_scene(scene, SUPERSAMPLING * PANEL_PIXELS)
+    return drawn.resize((PANEL_PIXELS, PANEL_PIXELS), Image.Resampling.LANCZOS)

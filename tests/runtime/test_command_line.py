@@ -38,7 +38,7 @@ def test_values_are_converted_by_their_fields():
         [
             *("--env-params", "n=3", "x=1e-2", "flag=true", "name=no", "empty=", "kind=a=b"),
             *("--network.hidden-sizes", "32", "16", "--network.initial-log-std", "-.5"),
-            *("--ppo.no-anneal-learning-rate", "--ppo.clip-value", "--wandb", "--no-tensorboard", "--quiet"),
+            *("--ppo.no-anneal-learning-rate", "--ppo.clip-value", "--wandb", "--tensorboard", "--quiet"),
             *("--run-dir", "out/x", "--platform", "cpu", "--num_devices", "0", "--log-level", "debug", "--env", "17"),
         ]
     )
@@ -47,13 +47,13 @@ def test_values_are_converted_by_their_fields():
     assert config.network.hidden_sizes == (32, 16)
     assert config.network.initial_log_std == -0.5
     assert (config.ppo.anneal_learning_rate, config.ppo.clip_value) == (False, True)
-    assert (config.logging.wandb, config.logging.tensorboard) == (True, False)
+    assert (config.logging.wandb, config.logging.tensorboard, result.tensorboard) == (True, True, True)
     assert config.env == "17"
     assert (result.run_dir, result.platform, result.num_devices) == (Path("out/x"), "cpu", 0)
     assert (result.quiet, result.log_level, result.eval_only, result.print_config) == (True, "debug", False, False)
     assert result.overrides == {
         *("env", "env_params", "network.hidden_sizes", "network.initial_log_std", "ppo.anneal_learning_rate"),
-        *("ppo.clip_value", "logging.wandb", "logging.tensorboard"),
+        *("ppo.clip_value", "logging.wandb"),
     }
 
 

@@ -13,6 +13,7 @@ from jaxrl_engine.runtime.drawing import (
     PANEL_PIXELS,
     Film,
     colour,
+    draw_film,
     draw_scene,
     save_gif,
     save_maps,
@@ -61,7 +62,7 @@ def test_a_film_has_a_panel_for_each_world_and_a_frame_for_each_step(tmp_path):
     places = np.array([[0.0, 5.0, 10.0], [10.0, 5.0, 0.0]])  # two worlds; the disc of one goes right, of the other left
     each = [scene(discs=[[places[b, t], 2.5, 1.0]], disc_inks=[distinct(b)]) for t in range(3) for b in range(2)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(3, 2, *leaves[0].shape), *each)
-    save_gif(Film(scenes=stacked, captions=(("a", "b"),) * 3), tmp_path / "film.gif")
+    save_gif(draw_film(Film(scenes=stacked, captions=(("a", "b"),) * 3)), tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as film:
         assert film.size == (2 * PANEL_PIXELS, PANEL_PIXELS + CAPTION_PIXELS)
         for frame in range(3):

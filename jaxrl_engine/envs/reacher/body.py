@@ -117,6 +117,12 @@ def random_body(key: Key[Array, ""], num_links: Int[Array, ""], total_length: fl
     return make_body(total_length * shares / shares.sum(), mask)
 
 
+def enabled_links(body: Body) -> Body:
+    """Return the links `[enabled]` that a body `[links]` has, as NumPy arrays."""
+    count = int(np.asarray(body.mask).sum())
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], body)
+
+
 def link_inertia(body: Body) -> Float[Array, "*batch links"]:
     """Moment of inertia (kg m²) of each capsule about its centre and an axis across it.
 

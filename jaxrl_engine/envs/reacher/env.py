@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 from typing import Any, Literal
 
 import jax
@@ -186,6 +187,15 @@ class Reacher:
         reached = jnp.linalg.norm(points[-1] - state.target) <= TOLERANCE * length
         reach = 1.05 * self.total_length
         return arm_scene(points, state.target, TOLERANCE * self.total_length, reached, (-reach, -reach, reach, reach))
+
+    def joints(self, state: ReacherState) -> Float[Array, "links"]:
+        """Return the joint angles, in radians."""
+        return state.angles
+
+    def mujoco_model(self, state: ReacherState) -> Any:
+        """Return the arm of a state as a `mujoco.MjModel`."""
+        system = importlib.import_module("jaxrl_engine.envs.reacher.system")  # Brax takes seconds to import
+        return system.mujoco_model(state.body, self.step_seconds / self.substeps)
 
     @functools.cached_property
     def _advance(self) -> Advance:

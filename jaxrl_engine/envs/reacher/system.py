@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 from jaxtyping import Array, Float
 
 from jaxrl_engine.envs.chatter import without_chatter
-from jaxrl_engine.envs.reacher.body import Body, link_inertia, uniform_body
+from jaxrl_engine.envs.reacher.body import Body, enabled_links, link_inertia, uniform_body
 
 with without_chatter():
     from brax.io import mjcf
@@ -45,6 +46,11 @@ def to_mjcf(body: Body, timestep: float) -> str:
         f"<worldbody>{''.join(opening)}{'</body>' * len(opening)}</worldbody>"
         f"<actuator>{''.join(motors)}</actuator></mujoco>"
     )
+
+
+def mujoco_model(body: Body, timestep: float) -> Any:
+    """Return the `mujoco.MjModel` of one body `[links]`, its disabled links left out."""
+    return mujoco.MjModel.from_xml_string(to_mjcf(enabled_links(body), timestep))
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import itertools
 from typing import Any
 
@@ -160,6 +161,15 @@ class ReacherZigzag:
         """Return the course and the arm; the goal is green where the tip has arrived."""
         reached = self.goal_distance(state) <= GOAL_RADIUS
         return arm_scene(self.link_positions(state), jnp.asarray(GOAL), GOAL_RADIUS, reached, VIEW, WALLS)
+
+    def joints(self, state: ZigzagState) -> Float[Array, "links"]:
+        """Return the joint angles, in radians."""
+        return state.angles
+
+    def mujoco_model(self, state: ZigzagState) -> Any:
+        """Return the arm of a state as a `mujoco.MjModel`."""
+        system = importlib.import_module("jaxrl_engine.envs.reacher.system")  # Brax takes seconds to import
+        return system.mujoco_model(state.body, self.step_seconds / self.substeps)
 
     def goal_distance(self, state: ZigzagState) -> Float[Array, ""]:
         """Distance from the tip to the goal, in metres."""

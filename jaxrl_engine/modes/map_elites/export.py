@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.envs.reacher.body import Body
+from jaxrl_engine.envs.reacher.body import Body, enabled_links
 from jaxrl_engine.envs.reacher.system import to_mjcf
 from jaxrl_engine.modes.policy import SavedPolicy
 from jaxrl_engine.runtime.errors import RunError, one_line
@@ -29,12 +28,10 @@ def export_mjcf(policy: SavedPolicy, path: Path) -> None:
     if policy.elite is None:
         raise UserError("export_mjcf: this run has no repertoire of bodies")
     config = policy.built.config
-    links = int(np.asarray(body.mask).sum())
-    of_links: Body = jax.tree.map(lambda leaf: np.asarray(leaf)[:links], body)
     env = policy.built.env
     timestep = env.step_seconds / env.substeps  # type: ignore[attr-defined]
     try:
-        path.write_text(to_mjcf(of_links, timestep))
+        path.write_text(to_mjcf(enabled_links(body), timestep))
     except OSError as error:
         raise RunError(f"{path}: {one_line(error)}") from error
     print(f"wrote {path}: the body of elite {policy.elite} of {config.env}")

@@ -19,7 +19,7 @@ from jaxrl_engine.modes.map_elites.evolution import Evolution, Population
 from jaxrl_engine.modes.map_elites.judge import embody
 from jaxrl_engine.modes.record import film, watch
 from jaxrl_engine.qd.arms import Arms
-from jaxrl_engine.runtime.drawing import save_gif
+from jaxrl_engine.runtime.drawing import draw_film, save_gif
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.evolution import EvolutionRecord, save_tables
 from jaxrl_engine.runtime.evolution_pictures import draw_all
@@ -98,7 +98,7 @@ def film_elites(built: Build, state: RunState, record: EvolutionRecord, path: Pa
     key = jax.random.fold_in(jax.random.key(built.config.seed), FILM_STREAM)
     watched = watch(bodies, state.train_state, key, len(cells), limit, params_axis=0)
     if watched is not None:
-        save_gif(film(watched, [f"cell {cell}" for cell in cells]), path)
+        save_gif(draw_film(film(watched, [f"cell {cell}" for cell in cells])), path)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
