@@ -10,6 +10,7 @@ from typing import Any, Literal
 from jaxrl_engine.core.config import require
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.command_line import HELP_OPTIONS, print_help, read_arguments
+from jaxrl_engine.runtime.config import MOST_SCREENS
 from jaxrl_engine.runtime.errors import RunError, exit_with
 from jaxrl_engine.runtime.graphics import find_graphics
 from jaxrl_engine.runtime.logs import configure_logging
@@ -46,12 +47,21 @@ class Options:
     """Worlds side by side in the picture."""
     frames: int = 200
     """Steps in the picture, at most."""
+    live: bool = False
+    """Go on playing in a browser, until Ctrl-C, instead of writing the picture."""
+    live_port: int = 8765
+    """Where that page is served; where it is taken, on the next free port."""
+    live_host: str = "127.0.0.1"
+    """Address it is served on; beyond this machine only with a random token, which is printed."""
     platform: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "screens", "frames"):
             require(getattr(self, name) >= 1, name, "a whole number >= 1", getattr(self, name))
+        most = MOST_SCREENS if self.live else self.screens
+        require(self.screens <= most, "screens", f"at most {most} with live", self.screens)
+        require(1 <= self.live_port <= 65535, "live_port", "from 1 to 65535", self.live_port)
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[Path, Options]:
@@ -78,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _play(*parse_arguments(sys.argv[1:] if argv is None else argv))
     except (UserError, RunError) as error:
         exit_with(error)
+    except KeyboardInterrupt:  # the usual way to leave --live
+        return 0
 
 
 def _play(run_dir: Path, arguments: Options) -> int:
@@ -106,6 +118,11 @@ def _play(run_dir: Path, arguments: Options) -> int:
             {"policy": greedy, "random": policy.evaluate(arguments.episodes, seed=arguments.seed, uniform=True)}
         )
     )
+    if arguments.live:
+        from jaxrl_engine.modes.theatre import show_policy
+
+        show_policy(policy, arguments.screens, arguments.live_host, arguments.live_port, arguments.seed)
+        return 0
     if arguments.render == "auto" and no_graphics is not None and isinstance(policy.built.env, Jointed):
         print(f"no picture by MuJoCo, only the flat drawing if there is one: {no_graphics}")
     watched = policy.watch(arguments.screens, arguments.frames, seed=arguments.seed, with_joints=no_graphics is None)

@@ -99,3 +99,25 @@ def test_the_wall_is_there_from_the_first_second_and_gone_with_the_run(tmp_path)
     assert any((tmp_path / "run" / "checkpoints").iterdir())
     with pytest.raises(OSError):
         urllib.request.urlopen(address, timeout=5)
+
+
+def test_a_saved_policy_plays_in_the_browser(tmp_path):
+    """`play --live`, and `live` on a run that was not recorded: greedy episodes, one after the other."""
+    place = tmp_path / "run"
+    small = ("--env", "reacher", "--num-envs", "4", "--num-steps", "8", "--network.hidden-sizes", "8")
+    done = run(*small, "--total-steps", "64", "--run-dir", place, "--evaluation.episodes", "4")
+    assert done.returncode == 0, done.stderr
+    for module, options in (
+        ("live", ("--port", "18660")),
+        ("play", ("--live", "--live-port", "18670", "--episodes", "4")),
+    ):
+        with engine_cli.start(place, *options, module=module, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
+            line = next(line for line in process.stdout if line.startswith("wall: "))
+            with urllib.request.urlopen(f"{line.split()[1]}events", timeout=60) as stream:
+                message = json.loads(next(text for text in stream if b'"screens":[' in text)[6:])
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert len(message["screens"]) == (8 if module == "live" else 9)
+        steps = [frame["step"] for frame in message["screens"][0]["frames"]]
+        assert steps == list(range(steps[0], steps[0] + 5))

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _show(*parse_arguments(sys.argv[1:] if argv is None else argv))
     except (UserError, RunError) as error:
         exit_with(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # the usual way to leave what never ends by itself
         return 0
 
 

@@ -75,7 +75,8 @@ def demo_act(label: str, env_id: str, params: Mapping[str, Any], seed: int) -> A
 def perform(wall: Wall, makers: Sequence[Callable[[], Act]], stopped: Callable[[], bool]) -> None:
     """Play until `stopped`, in real time, and only while somebody watches; an act joins when it is compiled."""
     numbers, begun, told = itertools.count(), time.monotonic(), _Told()
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    pool = ThreadPoolExecutor(max_workers=2)
+    try:
         waiting = [pool.submit(make) for make in makers]
         while not stopped():
             acts = [task.result() for task in waiting if task.done()]
@@ -86,6 +87,8 @@ def perform(wall: Wall, makers: Sequence[Callable[[], Act]], stopped: Callable[[
                 wall.head(state="running", env_steps=told.steps)
                 wall.put("charts", told.message)
             time.sleep(CLIP_SECONDS - (time.monotonic() - begun) % CLIP_SECONDS)
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever leaves does not wait for worlds that nobody will see
 
 
 def _show(wall: Wall, clips: Sequence[tuple[Act, Clip]], number: int) -> None:

@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import engine_cli
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 RUNS = {
     "sync": ["--mode", "sync"],
@@ -79,7 +79,7 @@ def serving(*arguments, module="run"):
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
 
 
 def until(condition, what, seconds=200):
@@ -132,7 +132,7 @@ def test_a_run_is_shown_while_it_works_and_again_from_its_recording(page, mode, 
             assert_a_body_can_be_chosen(page)
         assert_quiet(page, address)
         process.send_signal(signal.SIGINT)
-        until(lambda: "interrupted" in page.inner_text("#state").lower(), "the page does not know the end", 60)
+        until(lambda: "interrupted" in page.inner_text("#state").lower(), "the page does not know the end")
     page.complaints.clear()  # that the server is gone
     page.hosts.clear()
     with serving(tmp_path / "run", "--port", "18540", module="live") as (process, address):
