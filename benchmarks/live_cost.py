@@ -72,9 +72,9 @@ def train_once(mode: str, condition: str) -> dict[str, Any]:
     class Timed(Onlooker):
         """An onlooker that adds up the processor time of its calls."""
 
-        def look(self, state: Any, *, last: bool) -> Any:
+        def look(self, state: Any) -> Any:
             begun = time.thread_time()
-            show = super().look(state, last=last)
+            show = super().look(state)
             spent[0] += time.thread_time() - begun
             return None if show is None else lambda: self.timed(show)
 

@@ -28,6 +28,7 @@ class HungWall:
 
     def __init__(self, built: Build, wall: Wall | None, options: WallOptions, address: Sequence[str]) -> None:
         self._built, self._wall, self._options, self._address = built, wall, options, address
+        self._onlooker: Onlooker | None = None
 
     def begin(self, run: RunDirectory, progress: Progress) -> None:
         """Say where the wall is; record from now on, if that was asked for."""
@@ -46,23 +47,32 @@ class HungWall:
         """Where rows of metrics go besides the files."""
         return [] if self._wall is None else [self._wall]
 
-    @contextlib.contextmanager
-    def watching(self, program: Any, state: PyTree, run: RunDirectory) -> Iterator[Onlooker | None]:
-        """Show a resumed run's earlier rows, and look at its states from now on."""
+    def onlooker(self, program: Any, state: PyTree) -> Onlooker | None:
+        """Return who looks at the run's states; what that takes is compiled from now on, in the background."""
         if self._wall is None:
-            yield None
-            return
-        self._wall.curves.read(run.metrics_path)
+            return None
         if isinstance(program, AsyncProgram) and isinstance(self._built.env, HostEnvironment):
             program.easel = self._wall.easel(self._built.config.actors.num_workers)
         atlas = None
         if isinstance(program, FusedProgram) and isinstance(program.trainer, Evolution):
             atlas = Atlas(program.trainer.space)
-        onlooker = Onlooker(self._built, self._wall, state, atlas)
-        try:
-            yield onlooker
-        finally:
-            onlooker.close()
+        self._onlooker = Onlooker(self._built, self._wall, state, atlas)
+        return self._onlooker
+
+    def ready(self) -> None:
+        """Wait until the onlooker can look."""
+        if self._onlooker is not None:
+            self._onlooker.ready()
+
+    def close(self) -> None:
+        """Wait for what is still being compiled."""
+        if self._onlooker is not None:
+            self._onlooker.close()
+
+    def remember(self, run: RunDirectory) -> None:
+        """Put the rows that a resumed run has written before on the charts."""
+        if self._wall is not None:
+            self._wall.curves.read(run.metrics_path)
 
 
 @contextlib.contextmanager
@@ -84,4 +94,8 @@ def hang_wall(built: Build, options: WallOptions) -> Iterator[HungWall]:
     make = functools.partial(Wall, title=config.env, mode=config.mode, algo=config.algo, screens=options.screens)
     with make(note=note) as wall:
         wall.head(total_steps=config.num_updates * config.samples_per_update)
-        yield HungWall(built, wall, options, wall.serve(options.host, options.port) if options.live else ())
+        hung = HungWall(built, wall, options, wall.serve(options.host, options.port) if options.live else ())
+        try:
+            yield hung
+        finally:
+            hung.close()

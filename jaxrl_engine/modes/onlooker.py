@@ -24,6 +24,8 @@ from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.map_elites.atlas import Atlas
 from jaxrl_engine.modes.screens import MOST_FRAMES, Casting, Screens, Stage, elites, same_worlds
 from jaxrl_engine.qd.repertoire import Repertoire
+from jaxrl_engine.runtime.errors import one_line
+from jaxrl_engine.runtime.logs import log
 
 WALL_STREAM = 7
 """Folded into a run's seed key: what the wall's worlds draw is nobody else's."""
@@ -42,7 +44,10 @@ class Seen(Struct):
 
 
 class Onlooker:
-    """Looks at the states of one run. Where its world cannot be drawn, it only says how far the run is."""
+    """Looks at the states of one run. Where its world cannot be drawn, it only says how far the run is.
+
+    Its programs are compiled in a thread of its own, beside those of the run; `ready` waits for them.
+    """
 
     def __init__(self, built: Build, wall: Wall, state: PyTree, atlas: Atlas | None) -> None:
         self.wall = wall
@@ -57,23 +62,31 @@ class Onlooker:
         self._program: Future[Any] | None = None
         screens = _screens(built, wall.screens)
         if screens is not None:
-            shapes = jax.tree.map(_shape, (state.train_state, self._source(state)))
+            shapes = jax.tree.map(_shape, _here((state.train_state, self._source(state))))
             key = jax.random.fold_in(jax.random.key(built.config.seed), WALL_STREAM)
             self._program = self._pool.submit(self._compile, screens, shapes, key)
 
-    def look(self, state: PyTree, *, last: bool) -> Callable[[], None] | None:
+    def ready(self) -> None:
+        """Wait until it can look. What cannot be compiled is not shown, and the run goes on."""
+        if self._program is None:
+            return
+        problem = self._program.exception()
+        if problem is not None:
+            log.warning("the wall shows no worlds: %s: %s", type(problem).__name__, one_line(problem))
+            self._program = None
+
+    def look(self, state: PyTree) -> Callable[[], None] | None:
         """Start a look where somebody watches; return what shows it, to be called when the device may be waited for.
 
-        Nothing is shown before the programs are compiled; but whoever watches a run that is over before gets a picture.
+        The first look is taken in any case: whoever comes later has a picture at once.
         """
-        watched = self.wall.watched
-        if self._program is None or not (self._program.done() or (last and watched)):
+        if self._program is None:
             return None
-        if self._stage is not None and not watched:
+        if self._stage is not None and not self.wall.watched:
             self._last = None
             return None
         begin, play = self._program.result()
-        source, now = self._source(state), time.monotonic()
+        (train_state, source), now = _here((state.train_state, self._source(state))), time.monotonic()
         frames = FIRST_FRAMES if self._last is None else int((now - self._last) * FRAMES_PER_SECOND)
         if frames == 0:
             return None
@@ -82,7 +95,7 @@ class Onlooker:
         cells = self._cast(now)
         if self._stage is None:
             self._stage = begin(source, cells)
-        seen = play(state.train_state, source, self._stage, cells, np.int32(frames))
+        seen = play(train_state, source, self._stage, cells, np.int32(frames))
         self._stage = seen.stage
         return lambda: self._show(seen, frames, cells)
 
@@ -161,5 +174,10 @@ def _screens(built: Build, count: int) -> Screens | None:
     return same_worlds(built.algorithm, env, built.env_params, count)
 
 
+def _here(tree: PyTree) -> PyTree:
+    """The copy of the first device, where every device has one: the wall's worlds are too few to be spread."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if len(leaf.sharding.device_set) > 1 else leaf, tree)
+
+
 def _shape(leaf: Any) -> Any:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

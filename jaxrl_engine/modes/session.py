@@ -128,7 +128,7 @@ class Session:
             failed = self.skipped_in_a_row >= self.job.max_skipped_updates
             if not failed and self._save_due():
                 self._save(state, score=None)
-        self._look(state, last=True)
+        self._look(state)
         self._drain(keep=0)
         failed = self.skipped_in_a_row >= self.job.max_skipped_updates
         done = _updates_done(state)
@@ -164,9 +164,9 @@ class Session:
         rows_fit = (MAX_ROWS - 1) * self.job.updates_per_row
         return max(1, min(self.chunk_length, boundary - updates, rows_fit))
 
-    def _look(self, state: PyTree, *, last: bool = False) -> None:
+    def _look(self, state: PyTree) -> None:
         """Let the wall look at a state that is about to be given away, or at the last one."""
-        show = self.job.onlooker.look(state, last=last) if self.job.onlooker is not None else None
+        show = self.job.onlooker.look(state) if self.job.onlooker is not None else None
         if show is not None:
             self.pending.append(_Look(show))
 

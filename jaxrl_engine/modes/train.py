@@ -125,7 +125,9 @@ def _train(
     config, started = built.config, time.perf_counter()
     store = CheckpointStore(run.checkpoints, keep=config.checkpoint.keep)
     state, updates = _first_state(built, program, store, resuming)
+    onlooker = hung.onlooker(program, state)
     chunk, evaluator = _compile(built, program, state)
+    hung.ready()
     compile_seconds = time.perf_counter() - started
     progress.message(f"run directory {run.path}")
     run.write_status(model=_describe_model(built, state.train_state), checkpoints=str(run.checkpoints))
@@ -137,7 +139,8 @@ def _train(
         run, tensorboard=config.logging.tensorboard, wandb=config.logging.wandb,
         resume_env_steps=updates * config.samples_per_update if resuming else None, others=hung.sinks,
     )  # fmt: skip
-    with store, writer, hung.watching(program, state, run) as onlooker:
+    hung.remember(run)
+    with store, writer:
         job = dataclasses.replace(_job(built, chunk, evaluator), onlooker=onlooker)
         if isinstance(program, AsyncProgram):
             program.interrupted = lambda: signals.received is not None
