@@ -53,9 +53,7 @@ export class Chart {
   }
 
   colourLegend() {
-    [...this.legend.children].forEach((entry, index) => {
-      entry.firstChild.style.color = this.colour(index);
-    });
+    [...this.legend.children].forEach((entry, index) => (entry.firstChild.style.color = this.colour(index)));
   }
 
   colour(index) {
@@ -93,7 +91,7 @@ export class Chart {
     event.preventDefault();
     const xs = this.longest();
     const index = this.at === null ? xs.length - 1 : nearest(xs, this.at) + move;
-    this.point(xs[Math.min(Math.max(index, 0), xs.length - 1)]);
+    this.point(xs[index] ?? this.at);
   }
 
   point(steps) {
@@ -125,24 +123,16 @@ export class Chart {
 
   drawEmpty(context) {
     const { width, height } = this.surface;
-    context.strokeStyle = palette().grid;
-    context.lineWidth = 1;
-    context.beginPath();
-    for (const share of [0, 0.5, 1]) ruled(context, LEFT, width - RIGHT, TOP + share * (height - TOP - BOTTOM));
-    context.stroke();
-    const [x, y] = [(LEFT + width - RIGHT) / 2, TOP + (height - TOP - BOTTOM) / 2 - 4];
-    say(context, "no values yet", x, y, { size: 12, base: "bottom" });
+    const middle = (TOP + height - BOTTOM) / 2;
+    rule(context, width - RIGHT, [TOP, middle, height - BOTTOM]);
+    say(context, "no values yet", (LEFT + width - RIGHT) / 2, middle - 4, { size: 12, base: "bottom" });
   }
 
   drawAxes(context, place) {
     const { width, height } = this.surface;
     const { first, last, low, high } = this.range;
     const rows = ticks(low, high, Math.max(3, Math.floor((height - TOP - BOTTOM) / 24)));
-    context.strokeStyle = palette().grid;
-    context.lineWidth = 1;
-    context.beginPath();
-    for (const [value] of rows) ruled(context, LEFT, width - RIGHT, place.y(value));
-    context.stroke();
+    rule(context, width - RIGHT, rows.map(([value]) => place.y(value)));
     for (const [value, text] of rows) {
       say(context, text, LEFT - 6, place.y(value) + 0.5, { align: "right", most: LEFT - 8 });
     }
@@ -171,19 +161,14 @@ export class Chart {
   drawReadOut(context, place) {
     if (this.at === null) return;
     const { muted, surface, text } = palette();
-    const middle = Math.round(place.x(this.at)) + 0.5;
-    context.strokeStyle = muted;
-    context.lineWidth = 1;
-    context.setLineDash([2, 3]);
-    context.beginPath();
-    context.moveTo(middle, TOP);
-    context.lineTo(middle, this.surface.height - BOTTOM);
-    context.stroke();
-    context.setLineDash([]);
+    const { width, height } = this.surface;
+    const middle = Math.round(place.x(this.at));
+    const where = Math.min(middle, width - 24);
+    context.fillStyle = muted;
+    context.fillRect(middle, TOP, 1, height - BOTTOM - TOP);
     context.fillStyle = surface;
-    context.fillRect(middle - 28, this.surface.height - BOTTOM + 1, 56, BOTTOM);
-    const how = { colour: text, weight: "600", base: "alphabetic" };
-    say(context, compact(this.at, 4), middle, this.surface.height - 4, how);
+    context.fillRect(where - 28, height - BOTTOM + 1, 56, BOTTOM);
+    say(context, compact(this.at, 4), where, height - 4, { colour: text, weight: "600", base: "alphabetic" });
     this.lines.forEach((line, index) => {
       const i = nearest(line.x, this.at);
       if (!isNumber(line.y[i])) return;
@@ -193,25 +178,18 @@ export class Chart {
   }
 }
 
-function ruled(context, left, right, y) {
-  const crisp = Math.round(y) + 0.5;
-  context.moveTo(left, crisp);
-  context.lineTo(right, crisp);
+function rule(context, right, ys) {
+  context.fillStyle = palette().grid;
+  for (const y of ys) context.fillRect(LEFT, Math.round(y), right - LEFT, 1);
 }
 
 function newest(values) {
   return values.findLastIndex(isNumber);
 }
 
-/** The index of the number of a rising list that is nearest to `value`. */
+/** The index of the number that is nearest to `value`. */
 function nearest(xs, value) {
-  let [low, high] = [0, xs.length - 1];
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (xs[middle] < value) low = middle;
-    else high = middle;
-  }
-  return Math.abs((xs[low] ?? 0) - value) <= Math.abs((xs[high] ?? 0) - value) ? low : high;
+  return xs.reduce((best, x, index) => (Math.abs(x - value) < Math.abs(xs[best] - value) ? index : best), 0);
 }
 
 /** What all lines span; null without any value. */

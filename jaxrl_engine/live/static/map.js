@@ -17,9 +17,9 @@ const HATCH_STEP = 6;
 const GAP_FROM = 9; // pixels; smaller cells touch one another
 
 export class RepertoireMap {
-  /** `select(cell)` asks for a cell's body, `select(null)` for the run's own choice. */
-  constructor(parent, select) {
-    this.select = select;
+  /** `select(cell)` asks for a cell's body, `select(null)` for the run's choice, where `selectable()`. */
+  constructor(parent, select, selectable) {
+    Object.assign(this, { select, selectable });
     this.map = this.cursor = null;
     this.cells = [];
     this.numbers = make("span", "numbers");
@@ -63,17 +63,12 @@ export class RepertoireMap {
     redraw(this);
   }
 
-  allowSelection(allowed) {
-    this.selectable = allowed;
-    this.tell();
-  }
-
   tell() {
     if (!this.map) return;
     const { chosen } = this.map;
-    this.back.hidden = !this.selectable || !isNumber(chosen);
+    this.back.hidden = !this.selectable() || !isNumber(chosen);
     const cell = this.cursor ?? chosen ?? null;
-    const hint = this.selectable ? "Choose a cell to see its body. " : "";
+    const hint = this.selectable() ? "Choose a cell to see its body. " : "";
     const key = "Grey: empty. Hatched: no body can be there.";
     write(this.told, cell === null ? hint + key : this.describe(cell));
   }
@@ -104,13 +99,13 @@ export class RepertoireMap {
   choose(cell) {
     if (cell === null) return;
     this.point(cell);
-    if (this.selectable && isHeld(this.map, cell)) this.select(cell);
+    if (this.selectable() && isNumber(this.map.fitness[cell])) this.select(cell);
   }
 
   key(event) {
     if (!this.map) return;
     if (event.key === "Enter" || event.key === " ") this.choose(this.cursor);
-    else if (event.key === "Escape" && this.selectable) this.select(null);
+    else if (event.key === "Escape" && this.selectable()) this.select(null);
     else if (!this.step(event.key)) return;
     event.preventDefault();
   }
@@ -124,8 +119,6 @@ export class RepertoireMap {
     if (cell in this.map.fitness) this.point(cell);
     return true;
   }
-
-  // --- places ---
 
   placing() {
     const { x, y, kind, fitness } = this.map;
@@ -171,13 +164,12 @@ export class RepertoireMap {
     return least < 1.5 * place.radius ? far.indexOf(least) : null;
   }
 
-  // --- drawing ---
-
   draw() {
     const context = this.surface.begin();
     if (!context || !this.map) return;
     const place = this.placing();
-    this.map.fitness.forEach((_, cell) => this.drawCell(context, cell, place));
+    const hatch = hatching(context);
+    this.map.fitness.forEach((_, cell) => this.drawCell(context, cell, place, hatch));
     this.drawAxes(context, place);
     this.drawScale(context, place);
     this.cells.forEach((cell, screen) => isNumber(cell) && this.drawShown(context, cell, screen, place));
@@ -195,11 +187,11 @@ export class RepertoireMap {
     }
   }
 
-  drawCell(context, cell, place) {
+  drawCell(context, cell, place, hatch) {
     const { fitness, feasible } = this.map;
-    const free = feasible[cell] ? palette().empty : hatching(context);
+    const free = feasible[cell] ? palette().empty : hatch;
     this.trace(context, cell, place);
-    context.fillStyle = isHeld(this.map, cell) ? scaleColour(this.share(fitness[cell])) : free;
+    context.fillStyle = isNumber(fitness[cell]) ? scaleColour(this.share(fitness[cell])) : free;
     context.fill();
   }
 
@@ -220,7 +212,7 @@ export class RepertoireMap {
     const [x, y] = this.centre(cell, place);
     const size = place.radius ? 2 * place.radius : Math.min(...this.box(cell, place).slice(2));
     const value = this.map.fitness[cell];
-    const colour = !isHeld(this.map, cell) ? palette().text : this.share(value) < 0.5 ? "#ffffff" : "#16283a";
+    const colour = !isNumber(value) ? palette().text : this.share(value) < 0.5 ? "#ffffff" : "#16283a";
     if (size < 11) return disc(context, x, y, Math.max(size / 5, 1.5), colour);
     say(context, String(screen + 1), x, y + 0.5, { colour, weight: "700", size: Math.min(Math.round(size * 0.6), 12) });
   }
@@ -257,10 +249,6 @@ export class RepertoireMap {
   }
 }
 
-function isHeld({ fitness }, cell) {
-  return isNumber(fitness[cell]);
-}
-
 function limits(fitness) {
   const values = fitness.filter(isNumber);
   if (!values.length) return [0, 1];
@@ -286,19 +274,13 @@ function scaleColour(share) {
   return `rgb(${mixed.map(Math.round).join(" ")})`;
 }
 
-let hatched = { colour: "", pattern: null };
-
 function hatching(context) {
-  const { hatch } = palette();
-  if (hatched.colour === hatch) return hatched.pattern;
-  const tile = make("canvas");
-  tile.width = tile.height = HATCH_STEP;
+  const tile = Object.assign(make("canvas"), { width: HATCH_STEP, height: HATCH_STEP });
   const pen = tile.getContext("2d");
-  pen.strokeStyle = hatch;
+  pen.strokeStyle = palette().hatch;
   pen.beginPath();
   pen.moveTo(0, HATCH_STEP);
   pen.lineTo(HATCH_STEP, 0);
   pen.stroke();
-  hatched = { colour: hatch, pattern: context.createPattern(tile, "repeat") };
-  return hatched.pattern;
+  return context.createPattern(tile, "repeat");
 }

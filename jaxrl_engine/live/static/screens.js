@@ -237,10 +237,6 @@ export class Player {
     this.resume();
   }
 
-  forget() {
-    this.waiting = [];
-  }
-
   stop() {
     clearTimeout(this.timer);
     this.timer = 0;
@@ -304,13 +300,8 @@ async function withPictures(mosaic) {
   return { ...mosaic, pictures: await Promise.all(mosaic.images.map(decoded)) };
 }
 
-async function decoded(address) {
-  const image = new Image();
-  image.src = address;
-  try {
-    await image.decode();
-    return image;
-  } catch {
-    return null; // a picture that cannot be read leaves its frame empty, the rest of the clip is shown
-  }
+/** A picture that cannot be read leaves its frame empty; the rest of the clip is shown. */
+function decoded(address) {
+  const image = Object.assign(new Image(), { src: address });
+  return image.decode().then(() => image, () => null);
 }

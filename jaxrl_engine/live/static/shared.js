@@ -1,6 +1,6 @@
 "use strict";
 
-// What every part of the page needs: elements, numbers as text, colours, and one place that asks the browser to draw.
+// What every part of the page needs: elements, numbers as text, colours, and the one place that has things drawn.
 
 const FIRST_DISTINCT = 7;
 const DISTINCT = 8;
@@ -36,27 +36,25 @@ export function compact(value, digits = 3) {
   return (extreme ? Number(value.toPrecision(digits)).toExponential() : short + letter).replaceAll("-", "−");
 }
 
-/** With as many decimals as keep a number that changes ten times a second from jumping about. */
+/** With a fixed number of decimals, so that a number that changes often does not jump about. */
 export function steady(value) {
   if (!isNumber(value) || Math.abs(value) >= 1e4) return compact(value);
   const text = value.toFixed(Math.abs(value) < 100 ? 2 : 1);
   return Number(text) < 0 ? `−${text.slice(1)}` : text.replace("-", "");
 }
 
-export function whole(value) {
-  return value.toLocaleString("en-US", { maximumFractionDigits: 0 });
-}
+const two = (value) => String(value).padStart(2, "0");
 
 export function duration(seconds) {
   const rounded = Math.max(0, Math.round(seconds));
   const [hours, minutes] = [Math.floor(rounded / 3600), Math.floor(rounded / 60) % 60];
-  if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
-  return minutes ? `${minutes} min ${String(rounded % 60).padStart(2, "0")} s` : `${rounded} s`;
+  if (hours) return `${hours} h ${two(minutes)} min`;
+  return minutes ? `${minutes} min ${two(rounded % 60)} s` : `${rounded} s`;
 }
 
 export function clockTime(seconds) {
   const rounded = Math.max(0, Math.floor(seconds));
-  return `${Math.floor(rounded / 60)}:${String(rounded % 60).padStart(2, "0")}`;
+  return `${Math.floor(rounded / 60)}:${two(rounded % 60)}`;
 }
 
 /** About `count` round values from `low` to `high`, multiples of 1, 2 or 5 times a power of ten, each with its text. */

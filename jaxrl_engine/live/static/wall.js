@@ -6,7 +6,7 @@ import { Chart } from "./charts.js";
 import { RepertoireMap } from "./map.js";
 import { Player, Screen } from "./screens.js";
 import { clockTime, compact, distinctColour, duration, forgetPalette, isNumber } from "./shared.js";
-import { listen, make, redraw, whole, write } from "./shared.js";
+import { listen, make, redraw, write } from "./shared.js";
 
 const SCREENS_BEFORE = 8; // until the first clip tells how many there are
 const FOOT = 40; // pixels below the screens that the remarks need
@@ -17,10 +17,10 @@ const SIDE = { charts: [340, 0.24], map: [400, 0.31] }; // beside the screens: a
 const CHARTS_BELOW = 180; // pixels that the charts need below a map
 const SPEEDS = [1, 4, 16];
 const RETRY_SECONDS = [1, 2, 4, 8];
-const AT_END = 0.2; // seconds; a recording that breaks off nearer to its end than that is over
+const AT_END = 0.2; // seconds; nearer to its end than that a recording is over
 const ASPECTS = [0.6, 1.8];
-const STATES = {
-  compiling: "warn", running: "good", finished: "done", demo: "done",
+const TONES = {
+  compiling: "warn", running: "good", finished: "accent", demo: "accent",
   interrupted: "warn", failed: "bad", killed: "bad",
 };
 const ENDED = ["finished", "interrupted", "failed", "killed"];
@@ -43,7 +43,7 @@ let head = null;
 function showHead(news) {
   head = news;
   write($("title"), head.title);
-  write($("kind"), [head.mode, head.algo && head.algo.toUpperCase()].filter(Boolean).join(" · "));
+  write($("kind"), [head.mode, head.algo?.toUpperCase()].filter(Boolean).join(" · "));
   write($("note"), head.note ?? "");
   showStats();
   showProgress();
@@ -52,8 +52,8 @@ function showHead(news) {
 
 function showStats() {
   const rows = [["steps/s", compact(head.steps_per_second)]];
-  if (isNumber(head.policy_version)) rows.push(["policy version", whole(head.policy_version)]);
-  if (isNumber(head.updates)) rows.push(["updates", whole(head.updates)]);
+  if (isNumber(head.policy_version)) rows.push(["policy version", head.policy_version.toLocaleString("en")]);
+  if (isNumber(head.updates)) rows.push(["updates", head.updates.toLocaleString("en")]);
   rows.push(...(head.facts ?? []));
   const stats = $("stats");
   while (stats.children.length > rows.length) stats.lastChild.remove();
@@ -67,7 +67,8 @@ function showStats() {
 function showProgress() {
   const { env_steps: done, total_steps: total, eta_seconds: eta } = head;
   $("progress").hidden = !total;
-  if (!total) return (document.title = `${head.title} · jaxrl_engine`);
+  document.title = `${head.title} · jaxrl_engine`;
+  if (!total) return;
   const share = Math.min(done / total, 1);
   const percent = `${Math.floor(100 * share)} %`;
   $("fill").style.transform = `scaleX(${share})`;
@@ -75,20 +76,20 @@ function showProgress() {
   write($("steps"), `${compact(done, 4)} of ${compact(total, 4)} steps`);
   write($("percent"), percent);
   write($("eta"), isNumber(eta) ? `${duration(eta)} left` : "");
-  document.title = `${percent} · ${head.title} · jaxrl_engine`;
+  document.title = `${percent} · ${document.title}`;
 }
 
 function showState() {
   const ended = head && ENDED.includes(head.state);
-  const word = link.lost ? "connection lost" : (head?.state ?? "connecting");
-  $("state").className = `state ${link.lost ? "lost" : (STATES[head?.state] ?? "")}`;
-  write($("state-word"), word);
+  $("state").classList.toggle("lost", link.lost);
+  $("state").style.setProperty("--tone", `var(--${link.lost ? "bad" : (TONES[head?.state] ?? "muted")})`);
+  write($("state-word"), link.lost ? "connection lost" : (head?.state ?? "connecting"));
   const over = `The run is over (${head?.state}) and no longer serves this page.`;
   const retry = `What you see is the last that came. Trying again${link.again > 1 ? ` in ${link.again} s` : ""} …`;
   const text = link.lost ? `${ended ? over : "The connection to the run is lost."} ${retry}` : (head?.message ?? "");
   write($("banner"), text);
   $("banner").hidden = !text;
-  $("banner").classList.toggle("calm", !link.lost && !["failed", "killed"].includes(head?.state));
+  $("banner").classList.toggle("calm", !link.lost && TONES[head?.state] !== "bad");
   for (const screen of player.screens) screen.wait(waitingText(ended));
 }
 
@@ -103,9 +104,11 @@ function waitingText(ended) {
 const player = new Player(window.wall, beginClip);
 const charts = [];
 const skillsSeen = { team: 0, own: 0 };
-const map = new RepertoireMap($("repertoire"), (cell) => {
+const map = new RepertoireMap($("repertoire"), select, () => !recording.clock);
+
+function select(cell) {
   fetch(address("select", cell === null ? {} : { cell })).catch(() => {}); // a lost connection is told elsewhere
-});
+}
 
 function setScreens(count) {
   if (player.screens.length === count) return;
@@ -131,10 +134,9 @@ function beginClip(clip) {
 function noteSkills(clip) {
   const { team, own } = skillsSeen;
   for (const { frames } of clip.screens) {
-    for (const { skills } of frames) {
-      if (!skills) continue;
-      skillsSeen.team = Math.max(skillsSeen.team, skills[0] + 1);
-      skillsSeen.own = Math.max(skillsSeen.own, ...skills.slice(1).map((skill) => skill + 1));
+    for (const { skills: [shared, ...each] = [-1] } of frames) {
+      skillsSeen.team = Math.max(skillsSeen.team, shared + 1);
+      skillsSeen.own = Math.max(skillsSeen.own, ...each.map((skill) => skill + 1));
     }
   }
   if (team !== skillsSeen.team || own !== skillsSeen.own) showSkills();
@@ -162,7 +164,6 @@ function showMap(news) {
     document.querySelector("main").classList.add("mapped");
     layOut();
   }
-  map.allowSelection(!recording.clock);
   map.set(news);
 }
 
@@ -202,7 +203,7 @@ function showClock(clock) {
   recording.clock = clock;
   $("player").hidden = false;
   if (first) {
-    map.allowSelection(false);
+    map.tell();
     layOut();
   }
   if (!recording.dragging) showTime(clock.time);
@@ -241,7 +242,7 @@ function hold() {
 function seek(time, speed = recording.clock.speed) {
   recording.clock = { ...recording.clock, time, speed };
   showTime(time);
-  player.forget();
+  player.waiting = [];
   if (!recording.held) link.open();
   showControls();
 }
@@ -352,8 +353,6 @@ listen($("theme"), {
   },
 });
 listen(dark, { change: () => setTheme(preferred()) });
-
-// --- the beginning ---
 
 makeControls();
 setScreens(SCREENS_BEFORE);
