@@ -18,6 +18,7 @@ from jaxrl_engine.core.types import TrainState
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluator import Evaluator
+from jaxrl_engine.modes.first_actions import tell_runs
 from jaxrl_engine.modes.fused import FusedProgram, RunState
 from jaxrl_engine.modes.probe import split_times
 from jaxrl_engine.modes.programs import make_program
@@ -105,6 +106,7 @@ def _train(
     chunk, evaluator = _compile(built, program, state)
     compile_seconds = time.perf_counter() - started
     progress.message(f"run directory {run.path}")
+    tell_runs(built, program, state)
     run.write_status(model=_describe_model(built, state.train_state), checkpoints=str(run.checkpoints))
     if built.env.spec.remark:
         progress.message(f"{config.env}: {built.env.spec.remark}")
