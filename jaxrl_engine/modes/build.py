@@ -74,7 +74,7 @@ class Build:
         return None if runs == 1 else runs
 
     @property
-    def run_labels(self) -> list[dict[str, float]]:
+    def run_labels(self) -> list[dict[str, int | float]]:
         """Seed and swept settings of each run, in the order of the axis `S`."""
         seeds = range(self.config.seed, self.config.seed + self.config.num_seeds)
         return [{"seed": seed, **setting} for setting in self.settings for seed in seeds]

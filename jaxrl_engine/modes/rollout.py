@@ -6,7 +6,7 @@ from jaxtyping import Array, Key
 
 from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.struct import Struct
-from jaxrl_engine.core.types import PyTree, TrainState, Trajectory, Transition
+from jaxrl_engine.core.types import Decision, PyTree, TrainState, Trajectory, Transition
 from jaxrl_engine.envs.vector import Episodes, Fresh, VectorEnv, VectorState
 
 
@@ -70,3 +70,12 @@ def rollout(
     (after, _), (transitions, episodes) = jax.lax.scan(step, loop, (noise, keys))
     trajectory = Trajectory(transitions=transitions, initial_carry=actor.carry, last=after.vector.timestep)
     return after, trajectory, episodes
+
+
+def first_decision(
+    algorithm: Acting, train_state: TrainState, actor: ActorState, key: Key[Array, ""], num_steps: int, num_envs: int
+) -> Decision:
+    """Return what `rollout` decides at its first step under the same key, which is consumed alike."""
+    key_act = jax.random.split(key, 3)[1]
+    noise = algorithm.noise(jax.random.split(key_act, num_steps)[0], num_envs)
+    return algorithm.act(train_state, actor.carry, actor.vector.timestep, noise)[0]

@@ -19,6 +19,7 @@ from jaxrl_engine.live.wall import WallOptions
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
 from jaxrl_engine.modes.evaluator import Evaluator
+from jaxrl_engine.modes.first_actions import tell_runs
 from jaxrl_engine.modes.fused import FusedProgram, RunState
 from jaxrl_engine.modes.hung_wall import HungWall, hang_wall
 from jaxrl_engine.modes.probe import split_times
@@ -130,6 +131,7 @@ def _train(
     hung.ready()
     compile_seconds = time.perf_counter() - started
     progress.message(f"run directory {run.path}")
+    tell_runs(built, program, state)
     run.write_status(model=_describe_model(built, state.train_state), checkpoints=str(run.checkpoints))
     if built.env.spec.remark:
         progress.message(f"{config.env}: {built.env.spec.remark}")

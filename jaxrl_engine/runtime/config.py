@@ -143,7 +143,7 @@ class Session:
     quiet: bool = False
     """Print only warnings, errors and the final summary."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe messages to print."""
+    """Least severe messages to print; debug also tells each worker's random key and its first actions."""
 
     def __post_init__(self) -> None:
         if self.num_devices < 0:

@@ -36,6 +36,7 @@ class Message:
 
     actor: int
     generation: int  # of the actor: how many came before it in its place
+    number: int  # of the rollout, among those of this generation
     version: int  # of the parameters that acted
     collected: Collected
     seconds: float  # it took
@@ -194,11 +195,12 @@ class Supervisor:
             actor.heartbeat, actor.working = time.monotonic(), True
             begun = time.perf_counter()
             version, behaviour = self._behaviour(behaviour)
-            key = self.key_of(actor.index, generation, number if number >= 0 else AGAIN + done)
+            number = number if number >= 0 else AGAIN + done
+            key = self.key_of(actor.index, generation, number)
             collected = collector.collect(behaviour, key)
             done += 1
             seconds = time.perf_counter() - begun
-            self.inbox.put(Message(actor.index, generation, version, collected, seconds))
+            self.inbox.put(Message(actor.index, generation, number, version, collected, seconds))
 
     def _behaviour(self, given: TrainState | None) -> tuple[int, TrainState]:
         return self.latest() if given is None else (int(given.policy_version), given)

@@ -34,6 +34,7 @@ from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
 from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
 from jaxrl_engine.modes.build import Build
+from jaxrl_engine.modes.first_actions import listening, tell
 from jaxrl_engine.modes.fused import Mean, Rows
 from jaxrl_engine.runtime.errors import RunError, one_line
 
@@ -82,6 +83,7 @@ class AsyncProgram:
         self._actor_key = jax.random.fold_in(jax.random.key(config.seed), ACTOR_STREAM)
         self.broken_by: str | None = None
         self._running: Running | None = None
+        self._introduced: set[int] = set()  # actors
 
     # --- what a run asks of a mode's program ---------------------------------------------------------------------
 
@@ -230,7 +232,16 @@ class AsyncProgram:
                 return None
             if message is not None:
                 taken.append(message)
+                self._introduce(message)
         return taken
+
+    def _introduce(self, message: Message) -> None:
+        """Say once for each actor, where somebody listens, what the first rollout taken of it drew from and did."""
+        if message.actor in self._introduced or not listening():
+            return
+        self._introduced.add(message.actor)
+        key = self._key(message.actor, message.generation, message.number)
+        tell(f"actor {message.actor}", key, message.collected.chunks.action[:, 0])
 
 
 def make_source(built: Build, num_envs: int) -> Source:

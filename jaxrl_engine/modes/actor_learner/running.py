@@ -111,10 +111,11 @@ class Running:
     def _go_on_from(self, lockstep: Lockstep) -> None:
         self.taken = int(lockstep.taken)
         for index, waiting in enumerate(lockstep.mail):
-            for collected in waiting:
+            taken = (self.taken - index + len(lockstep.mail) - 1) // len(lockstep.mail)
+            for number, collected in enumerate(waiting, taken):
                 version = int(jnp.ravel(collected.chunks.policy_version)[0])
-                self.held[index].append(Message(index, 0, version, collected, 0.0))
-            self.granted[index] = len(waiting) + (self.taken - index + len(lockstep.mail) - 1) // len(lockstep.mail)
+                self.held[index].append(Message(index, 0, number, version, collected, 0.0))
+            self.granted[index] = taken + len(waiting)
 
     # --- what is measured ---------------------------------------------------------------------------------------
 
