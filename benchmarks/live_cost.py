@@ -43,10 +43,10 @@ from jaxrl_engine.runtime.config import parse
 from jaxrl_engine.runtime.devices import enable_compile_cache
 
 RUNS = {
-    "sync": ("--mode", "sync", "--total-steps", "1200000", "--evaluation.count", "0"),
-    "async": ("--mode", "async", "--total-steps", "8192", "--evaluation.count", "0"),
+    "sync": ("--mode", "sync", "--total-steps", "1000000", "--evaluation.count", "0"),
+    "async": ("--mode", "async", "--total-steps", "6144", "--evaluation.count", "0"),
     "map-elites": (
-        *("--mode", "map-elites", "--total-steps", "307200", "--qd.updates-per-generation", "8"),
+        *("--mode", "map-elites", "--total-steps", "153600", "--qd.updates-per-generation", "4"),
         *("--evaluation.count", "0", "--qd.warm-up", "0.0"),
     ),
 }
