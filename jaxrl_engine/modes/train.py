@@ -162,14 +162,27 @@ def _train(
         steps_per_second=summary["steps_per_second"], message=outcome.message,
     )  # fmt: skip
     hung.tell(state=outcome.status, message=outcome.message, env_steps=summary["env_steps"], updates=outcome.updates)
-    if config.mode == "map-elites":
+    _leave_pictures(built, program, run, evaluator, outcome, summary, progress)
+    return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
+
+
+def _leave_pictures(
+    built: Build,
+    program: FusedProgram[Any] | AsyncProgram,
+    run: RunDirectory,
+    evaluator: Evaluator,
+    outcome: Outcome,
+    summary: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """Draw what a run of its kind leaves behind."""
+    if built.config.mode == "map-elites":
         assert isinstance(program, FusedProgram)
         record = importlib.import_module("jaxrl_engine.modes.map_elites.record")  # matplotlib takes most of a second
         record.leave_elites(run.path, evaluator, program.trainer, outcome.state, outcome.updates, summary)
         progress.message(f"repertoire, pictures and report.html are in {run.path}")
     if outcome.status == "finished" and isinstance(built.algorithm, HMASD):
         _draw_skills(built, outcome, run.path / "skills.png", progress)
-    return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
 
 
 def _draw_skills(built: Build, outcome: Outcome, path: Path, progress: Progress) -> None:
