@@ -71,7 +71,7 @@ class Curves:
 
     def _trend(self) -> list[dict[str, Any]]:
         steps, values = self._lines.get(RETURN, ([], []))
-        return [line(f"mean of {window} rows", steps, moving_average(values, window)) for window in WINDOWS]
+        return [line(f"{window} rows", steps, moving_average(values, window)) for window in WINDOWS]
 
 
 _DRAWN = frozenset({RETURN, LENGTH, "Eval/return", *dict(LOSSES).values(), *dict(EVOLUTION).values()})

@@ -61,7 +61,7 @@ def test_rows_become_four_charts():
     assert charts["Return"]["greedy evaluation"] == ([30], [7.0])
     assert charts["Episode length"]["steps"] == ([10, 20, 30], [5.0, 5.0, 5.0])
     assert charts["Losses"] == {"value": ([10, 20, 30], [0.5, 0.5, 0.5])}
-    assert charts["Return trend"]["mean of 10 rows"] == ([10, 20, 30], [1.0, 1.0, 2.0])
+    assert charts["Return trend"]["10 rows"] == ([10, 20, 30], [1.0, 1.0, 2.0])
     assert len(charts["Return trend"]) == 3
 
 
