@@ -1,17 +1,19 @@
-"""What the wall costs a run: off, on with nobody watching, on with a reader, on with a browser on the same machine.
+"""What the wall costs a run: not there, there with nobody watching, there with a reader; and what a browser sees of it.
 
-    python -m benchmarks.live_cost                           all modes, five rounds, the four conditions in turn
-    python -m benchmarks.live_cost --mode sync --rounds 2    for a trial
+    python -m benchmarks.live_cost                           all modes
+    python -m benchmarks.live_cost --mode sync --cycles 3    for a trial
     python -m benchmarks.live_cost --no-browser              where there is no Chromium
 
-Throughput is environment steps a second after compilation, of a process of its own per measurement. The reader is
-another process that takes every message and draws nothing, as the machine of a remote viewer would leave to this one;
-the browser draws with the processor, on the cores that train. A ratio is that of one round to the same round's `off`.
+One run goes through the three conditions in turn, a few seconds each, forwards and backwards, so that what compares was
+measured within seconds: two runs of the same kind differ by more than the wall costs. A ratio is that of a cycle to the
+same cycle's `off`. The reader is another process that takes every message and draws nothing, as the machine of a remote
+viewer would leave to this one. The browser comes last; it draws with the processor, on the cores that train.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import socket
 import statistics
@@ -21,9 +23,9 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest import mock
 
 import numpy as np
@@ -42,138 +44,200 @@ from jaxrl_engine.modes.train import train
 from jaxrl_engine.runtime.config import parse
 from jaxrl_engine.runtime.devices import enable_compile_cache
 
+COMMON = ("--total-steps", "2000000000", "--evaluation.count", "0")
 RUNS = {
-    "sync": ("--mode", "sync", "--total-steps", "1000000", "--evaluation.count", "0"),
-    "async": ("--mode", "async", "--total-steps", "6144", "--evaluation.count", "0"),
-    "map-elites": (
-        *("--mode", "map-elites", "--total-steps", "153600", "--qd.updates-per-generation", "4"),
-        *("--evaluation.count", "0", "--qd.warm-up", "0.0"),
-    ),
+    "sync": (4.0, ("--mode", "sync")),
+    "async": (10.0, ("--mode", "async")),
+    "map-elites": (10.0, ("--mode", "map-elites", "--qd.updates-per-generation", "4", "--qd.warm-up", "0.0")),
 }
-CONDITIONS = ("off", "unwatched", "reader", "browser")
+"""Seconds of a phase, and the run: each phase holds several chunks."""
+PHASES = ("off", "unwatched", "reader")
+SETTLED = 0.3
+"""The share of a phase that is left out at its beginning: chunks are read one late."""
+BROWSER_SECONDS = 12.0
 PORT = 18_700
-STALLED = 20
-BROWSER_ROUNDS = 2
-"""It is there for its frames and its first picture; what it costs is its own drawing, on the cores that train."""
+STALLED, MESSAGES = 20, 600
+SEEN = ("first_picture_seconds", "frames_per_second")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run",
 ]  # fmt: skip
 
 
-# --- one measurement: a run in this process --------------------------------------------------------------------------
+# --- the run, in a process of its own --------------------------------------------------------------------------------
 
 
-def train_once(mode: str, condition: str) -> dict[str, Any]:
-    """Train, and return the speed and what share of the main thread's time the wall took."""
+class Reader:
+    """A process that watches while it is told to."""
 
-    enable_compile_cache()
-    spent = [0.0]
+    def __init__(self, address: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.live_cost", "--read", address]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    class Timed(Onlooker):
-        """An onlooker that adds up the processor time of its calls."""
+    def watch(self, wanted: bool) -> None:
+        """Begin to watch, or stop."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("open\n" if wanted else "close\n")
+        self._process.stdin.flush()
 
-        def look(self, state: Any) -> Any:
-            begun = time.thread_time()
-            show = super().look(state)
-            spent[0] += time.thread_time() - begun
-            return None if show is None else lambda: self.timed(show)
-
-        def timed(self, show: Any) -> None:
-            begun = time.thread_time()
-            show()
-            spent[0] += time.thread_time() - begun
-
-    options = WallOptions(live=condition != "off", port=PORT)
-    config = parse(RUNS[mode]).config
-    with tempfile.TemporaryDirectory() as place, mock.patch.object(hung_wall, "Onlooker", Timed):
-        result = train(config, run_dir=Path(place) / "run", wall=options)
-    seconds = result.summary["wall_seconds"] - result.summary["compile_seconds"]
-    return {"steps_per_second": result.summary["steps_per_second"], "main_thread_share": spent[0] / seconds}
+    def frames_per_second(self) -> list[float]:
+        """End it; returns how many frames of each screen came per second, time by time."""
+        answers, _ = self._process.communicate()
+        return [json.loads(line) for line in answers.splitlines()]
 
 
-# --- who watches -----------------------------------------------------------------------------------------------------
+def read(address: str, orders: IO[str]) -> None:
+    """Watch from each `open` to the following `close`, and print the frames per second of each time."""
+    frames: list[tuple[float, int]] = []
 
-
-@contextlib.contextmanager
-def nobody(address: str) -> Iterator[dict[str, Any]]:
-    """Nobody watches."""
-    yield {}
-
-
-@contextlib.contextmanager
-def reader(address: str) -> Iterator[dict[str, Any]]:
-    """Somebody takes every message and draws nothing; yields how many frames a second came, once it is over."""
-    seen: dict[str, Any] = {}
-    frames, times = [], []
-
-    def read() -> None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}events", timeout=60) as stream:
-            topic = ""
+    def take(stream: Any) -> None:
+        topic = ""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             for line in stream:
                 if line.startswith(b"event: "):
                     topic = line[7:].strip().decode()
                 elif line.startswith(b"data: ") and topic == "screens":
-                    frames.append(len(json.loads(line[6:])["screens"][0]["frames"]))
-                    times.append(time.monotonic())
+                    frames.append((time.monotonic(), len(json.loads(line[6:])["screens"][0]["frames"])))
 
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    yield seen
-    thread.join(timeout=10)
-    if len(times) > 2:
-        seen["frames_per_second"] = sum(frames[2:]) / (times[-1] - times[1])
-
-
-@contextlib.contextmanager
-def browser(address: str) -> Iterator[dict[str, Any]]:
-    """A browser on this machine; yields how soon it had a picture, and the frames a second it drew of each screen.
-
-    It comes after the first pictures have been compiled: `first_picture_seconds` is of a page opened on a running run.
-    """
-    from playwright.sync_api import Error, sync_playwright
-
-    seen: dict[str, Any] = {}
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        chromium.new_page(viewport={"width": 1440, "height": 900}).goto(address)
-        page = chromium.new_page(viewport={"width": 1440, "height": 900})
-        time.sleep(4)
-        begun = time.monotonic()
-        page.goto(address)
-        with contextlib.suppress(Error):
-            while not page.evaluate("window.wall?.frames ?? 0") and time.monotonic() - begun < 30:
-                time.sleep(0.02)
-            seen["first_picture_seconds"] = time.monotonic() - begun
-            then, drawn = time.monotonic(), page.evaluate("window.wall.frames")
-            time.sleep(5)
-            seen["frames_per_second"] = (page.evaluate("window.wall.frames") - drawn) / 8 / (time.monotonic() - then)
-        yield seen
-        chromium.close()
+    stream = None
+    for order in orders:
+        if order == "open\n":
+            frames.clear()
+            stream = urllib.request.urlopen(f"{address}events", timeout=60)
+            threading.Thread(target=take, args=(stream,), daemon=True).start()
+        elif stream is not None:
+            stream.fp.raw._sock.shutdown(socket.SHUT_RDWR)
+            seen = frames[1:]  # the first is the one that was there
+            if len(seen) > 1:
+                print(sum(count for _, count in seen[1:]) / (seen[-1][0] - seen[0][0]), flush=True)
 
 
-WATCHERS = {"off": nobody, "unwatched": nobody, "reader": reader, "browser": browser}
+class Phases(Onlooker):
+    """An onlooker that takes the run through the phases, times them, and ends it after the last."""
+
+    cycles = 1
+    seconds = 1.0
+
+    def ready(self) -> None:
+        super().ready()
+        assert self.wall.server is not None
+        self.reader = Reader(self.wall.server.address)
+        self.begun, self.phase, self.spent = 0.0, -1, 0.0
+        self.order = [name for number in range(self.cycles) for name in PHASES[:: 1 if number % 2 == 0 else -1]]
+        self.seen: list[list[tuple[float, int, float]]] = [[] for _ in self.order]  # time, steps, seconds spent
+
+    def look(self, state: Any) -> Any:
+        if self.phase >= 0 and self.phase < len(self.order) and self.order[self.phase] == "off":
+            return None
+        begun = time.thread_time()
+        show = super().look(state)
+        self.spent += time.thread_time() - begun
+        return None if show is None else lambda: self.timed(show)
+
+    def timed(self, show: Any) -> None:
+        begun = time.thread_time()
+        show()
+        self.spent += time.thread_time() - begun
+
+    def report(self, row: Mapping[str, Any], shown: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
+        super().report(row, shown, progress)
+        now = time.monotonic()
+        if self.phase < 0:
+            self.begun = now
+        phase = int((now - self.begun) / self.seconds)
+        if phase != self.phase:
+            self.enter(phase)
+        if phase < len(self.order) and (now - self.begun) / self.seconds - phase >= SETTLED:
+            self.seen[phase].append((now, progress["env_steps"], self.spent))
+
+    def enter(self, phase: int) -> None:
+        """Begin a phase; after the last one, say what was measured and wait for the browser."""
+        watching = [0 <= each < len(self.order) and self.order[each] == "reader" for each in (self.phase, phase)]
+        if watching[0] != watching[1]:
+            self.reader.watch(watching[1])
+        done = self.phase < len(self.order) <= phase
+        self.phase = phase
+        if done:
+            print(json.dumps(self.measured()), flush=True)
+        elif phase > len(self.order) + (2 * BROWSER_SECONDS + 30.0) / self.seconds:
+            os._exit(0)  # the run itself is of no interest
+
+    def measured(self) -> dict[str, Any]:
+        """Return steps per second, cycle by cycle, and the share of the main thread while the reader watched."""
+        cycles: list[dict[str, float]] = [{} for _ in range(self.cycles)]
+        shares = []
+        for number, (name, seen) in enumerate(zip(self.order, self.seen, strict=True)):
+            (first, steps, spent), (last, later, more) = seen[0], seen[-1]
+            cycles[number // len(PHASES)][name] = (later - steps) / (last - first)
+            if name == "reader":
+                shares.append((more - spent) / (last - first))
+        return {"cycles": cycles, "main_thread_share": shares, "frames_per_second": self.reader.frames_per_second()}
+
+
+def run_phases(mode: str, cycles: int) -> None:
+    """Train in this process until it is killed."""
+    enable_compile_cache()
+    seconds, options = RUNS[mode]
+    Phases.cycles, Phases.seconds = cycles, seconds
+    with tempfile.TemporaryDirectory() as place, mock.patch.object(hung_wall, "Onlooker", Phases):
+        train(parse([*options, *COMMON]).config, run_dir=Path(place) / "run", wall=WallOptions(live=True, port=PORT))
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
-def measure(mode: str, condition: str) -> dict[str, Any]:
-    """Run one measurement in a process of its own and watch it as the condition says."""
-    command = [sys.executable, "-m", "benchmarks.live_cost", "--one", mode, condition]
+def measure(mode: str, cycles: int, *, with_browser: bool) -> dict[str, Any]:
+    """Start a run, let it go through its phases, and look at it with a browser."""
+    command = [sys.executable, "-m", "benchmarks.live_cost", "--run", mode, "--cycles", str(cycles)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        address = ""
-        for line in lines:
+        address, measured = "", {}
+        for line in process.stdout:
             if line.startswith("wall: "):
                 address = line.split()[1]
-            if line.startswith("compiled"):
+            if line.startswith("{"):
+                measured = json.loads(line)
                 break
-        with WATCHERS[condition](address) as seen:
-            rest = list(lines)
-        if process.wait():
-            raise RuntimeError(f"{mode} {condition} failed")
-    return {**json.loads(rest[-1]), **seen}
+        seen = browse(address) if with_browser and measured else {}
+        process.kill()
+    if not measured:
+        raise RuntimeError(f"the run of mode {mode} ended too early")
+    return summarize(measured, seen)
+
+
+def browse(address: str) -> dict[str, float]:
+    """Open the page; return how soon it had a picture, and the frames a second it drew of each screen."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = chromium.new_page(viewport={"width": 1440, "height": 900})
+        begun = time.monotonic()
+        page.goto(address)
+        while not page.evaluate("window.wall?.frames ?? 0"):
+            time.sleep(0.02)
+        first = time.monotonic() - begun
+        time.sleep(BROWSER_SECONDS / 2)
+        then, drawn = time.monotonic(), page.evaluate("window.wall.frames")
+        time.sleep(BROWSER_SECONDS)
+        shown = (page.evaluate("window.wall.frames") - drawn) / 8 / (time.monotonic() - then)
+        chromium.close()
+    return {"first_picture_seconds": first, "frames_per_second": shown}
+
+
+def summarize(measured: dict[str, Any], browser: dict[str, float]) -> dict[str, Any]:
+    """Return medians and ranges of a mode, and its ratios to `off` cycle by cycle."""
+    cycles = measured["cycles"]
+    phases = {
+        name: {
+            "steps_per_second": spread([cycle[name] for cycle in cycles]),
+            "ratio_to_off": spread([cycle[name] / cycle["off"] for cycle in cycles]),
+        }
+        for name in PHASES
+    }
+    return {
+        "cycles": len(cycles), "phases": phases, "main_thread_share": spread(measured["main_thread_share"]),
+        "frames_per_second": statistics.median(measured["frames_per_second"]), "browser": browser,
+    }  # fmt: skip
 
 
 def stalled_readers() -> dict[str, Any]:
@@ -196,7 +260,7 @@ def stalled_readers() -> dict[str, Any]:
         connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     clip, labels = _a_clip(), [Label(f"world {number}") for number in range(8)]
     milliseconds = []
-    for number in range(600):
+    for number in range(MESSAGES):
         begun = time.perf_counter()
         source.mailbox.put("screens", lambda number=number: screens_message(clip, labels, number))
         milliseconds.append(1e3 * (time.perf_counter() - begun))
@@ -231,61 +295,45 @@ def _a_clip() -> Clip:
     )
 
 
-def summarize(rounds: Sequence[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Return medians and ranges of a mode, and its ratios to `off` round by round."""
-    record: dict[str, Any] = {}
-    for condition in rounds[0]:
-        turns = [turn for turn in rounds if condition in turn]
-        each = [turn[condition] for turn in turns]
-        ratios = [turn[condition]["steps_per_second"] / turn["off"]["steps_per_second"] for turn in turns]
-        record[condition] = {
-            "steps_per_second": spread([one["steps_per_second"] for one in each]), "ratio_to_off": spread(ratios),
-            **{
-                name: statistics.median(one[name] for one in each)
-                for name in ("main_thread_share", "frames_per_second", "first_picture_seconds")
-                if all(name in one for one in each)
-            },
-        }  # fmt: skip
-    return record
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, and write everything measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live_cost", description=__doc__.split("\n")[0])
     parser.add_argument("--mode", nargs="+", choices=list(RUNS), default=list(RUNS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cycles", type=int, default=6)
     parser.add_argument("--no-browser", action="store_true", help="leave out the browser")
-    parser.add_argument("--one", nargs=2, metavar=("MODE", "CONDITION"), help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=list(RUNS), help=argparse.SUPPRESS)
+    parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "live_cost.json")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    if options.one:
-        print(json.dumps(train_once(*options.one)))
-        return
-    origin, conditions = provenance(), CONDITIONS[: -1 if options.no_browser else None]
+    if options.read:
+        return read(options.read, sys.stdin)
+    if options.run:
+        return run_phases(options.run, options.cycles)
+    origin = provenance()
     page = sum(path.stat().st_size for path in (ROOT / "jaxrl_engine" / "live" / "static").iterdir())
     record: dict[str, Any] = {"page_bytes": page, "stalled": stalled_readers(), "modes": {}}
     for mode in options.mode:
-        rounds = [
-            {each: measure(mode, each) for each in conditions if each != "browser" or number < BROWSER_ROUNDS}
-            for number in range(options.rounds)
-        ]
-        record["modes"][mode] = summarize(rounds)
+        record["modes"][mode] = measure(mode, options.cycles, with_browser=not options.no_browser)
         write_json(options.output, {**origin, "record": record})
     print(_tabulate(record))
 
 
 def _tabulate(record: dict[str, Any]) -> str:
+    def ratio(facts: dict[str, Any], name: str) -> str:
+        return "{median:.3f} ({min:.3f} to {max:.3f})".format(**facts["phases"][name]["ratio_to_off"])
+
     rows = [
         [
-            mode, condition, rate(facts["steps_per_second"]["median"]),
-            "{median:.3f} ({min:.3f} to {max:.3f})".format(**facts["ratio_to_off"]),
-            f"{facts['main_thread_share']:.2%}", f"{facts.get('frames_per_second', float('nan')):.1f}",
-            f"{facts.get('first_picture_seconds', float('nan')):.2f}",
+            mode, rate(facts["phases"]["off"]["steps_per_second"]["median"]), ratio(facts, "unwatched"),
+            ratio(facts, "reader"), f"{facts['main_thread_share']['median']:.2%}", f"{facts['frames_per_second']:.1f}",
+            *(f"{facts['browser'].get(name, float('nan')):.2f}" for name in SEEN),
         ]
-        for mode, conditions in record["modes"].items()
-        for condition, facts in conditions.items()
+        for mode, facts in record["modes"].items()
     ]  # fmt: skip
-    header = ("mode", "wall", "steps/s", "of off", "main thread", "frames/s", "first picture, s")
+    header = (
+        "mode", "steps/s without", "unwatched, of that", "with a reader", "main thread", "frames/s sent",
+        "browser: first picture, s", "frames/s drawn",
+    )  # fmt: skip
     stalled = record["stalled"]
     return (
         table(header, rows)
