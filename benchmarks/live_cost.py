@@ -265,6 +265,8 @@ def stalled_readers() -> dict[str, Any]:
         source.mailbox.put("screens", lambda number=number: screens_message(clip, labels, number))
         milliseconds.append(1e3 * (time.perf_counter() - begun))
         time.sleep(1 / FRAMES_PER_SECOND / 2)
+    for connection in connections:
+        connection.close()
     server.close()
     p50, p99 = np.quantile(milliseconds, [0.5, 0.99])
     return {
