@@ -15,7 +15,7 @@ from jaxrl_engine.live.server import WallServer, serve
 
 CHARTS_SECONDS = 0.5
 """Shortest time between two versions of the charts."""
-FAREWELL_SECONDS = 1.0
+FAREWELL_SECONDS = 3.0
 """For readers to take the last messages when a run ends."""
 
 

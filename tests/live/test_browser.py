@@ -123,7 +123,7 @@ def test_a_run_is_shown_while_it_works_and_again_from_its_recording(page, mode, 
     common = ("--live", "--live-port", "18500", "--record", "--run-dir", tmp_path / "run", "--total-steps", "100000000")
     with serving(*RUNS[mode], *common, "--logging.every-updates", "1") as (process, address):
         page.goto(address)
-        assert "compiling" in page.inner_text("#state") or clips(page)
+        until(lambda: "compiling" in page.inner_text("#state") or clips(page), "nothing came")
         until(lambda: clips(page) >= 2, "no picture of the run")
         until(
             lambda: all(page.query_selector_all("canvas.chart")) and "no values" not in page.inner_text("#charts"),
