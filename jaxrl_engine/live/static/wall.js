@@ -81,9 +81,10 @@ function showProgress() {
 
 function showState() {
   const ended = head && ENDED.includes(head.state);
-  $("state").classList.toggle("lost", link.lost);
-  $("state").style.setProperty("--tone", `var(--${link.lost ? "bad" : (TONES[head?.state] ?? "muted")})`);
-  write($("state-word"), link.lost ? "connection lost" : (head?.state ?? "connecting"));
+  const lost = link.lost && !ended;
+  $("state").classList.toggle("lost", lost);
+  $("state").style.setProperty("--tone", `var(--${lost ? "bad" : (TONES[head?.state] ?? "muted")})`);
+  write($("state-word"), lost ? "connection lost" : (head?.state ?? "connecting"));
   const over = `The run is over (${head?.state}) and no longer serves this page.`;
   const retry = `What you see is the last that came. Trying again${link.again > 1 ? ` in ${link.again} s` : ""} …`;
   const text = link.lost ? `${ended ? over : "The connection to the run is lost."} ${retry}` : (head?.message ?? "");
