@@ -52,7 +52,8 @@ class Onlooker:
     def __init__(self, built: Build, wall: Wall, state: PyTree, atlas: Atlas | None) -> None:
         self.wall = wall
         self._atlas, self._several = atlas, built.num_runs is not None
-        self._cells: Int[np.ndarray, "n"] = np.arange(wall.screens)
+        num_cells = wall.screens if atlas is None else atlas.space.cells.num_cells  # which may be fewer
+        self._cells: Int[np.ndarray, "n"] = np.arange(wall.screens, dtype=np.int32) % num_cells
         self._last: float | None = None
         self._toured = -TOUR_SECONDS
         self._held: Int[np.ndarray, "held"] = np.arange(0)
@@ -139,16 +140,14 @@ class Onlooker:
     def _cast(self, now: float) -> Int[np.ndarray, "n"]:
         """Choose whose bodies play: elites from all over the repertoire, others after a while, the asked one first."""
         count, held = self.wall.screens, self._held
-        if self._atlas is None:
-            return self._cells.astype(np.int32)
         if held.size and now - self._toured >= TOUR_SECONDS:
             self._toured = now
             spread = np.linspace(0, len(held), count, endpoint=False).astype(int)
-            self._cells = held[(spread + next(self._tours)) % len(held)]
+            self._cells = held[(spread + next(self._tours)) % len(held)].astype(np.int32)
         cells = self._cells.copy()
         if self.wall.chosen is not None and self.wall.chosen in held:
             cells[0] = self.wall.chosen
-        return cells.astype(np.int32)
+        return cells
 
     def _show(self, seen: Seen, frames: int, cells: Int[np.ndarray, "n"]) -> None:
         clip, repertoire = jax.device_get((seen.clip, seen.repertoire))

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from patience import wait_until
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.live.mailbox import Mailbox
@@ -63,13 +64,6 @@ def listen(server):
         head += connection.recv(1)
     assert b" 200 " in head and b"text/event-stream" in head
     return connection
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # --- what is served ---------------------------------------------------------------------------------------------------

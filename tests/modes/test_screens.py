@@ -1,7 +1,7 @@
 """The wall's own worlds: what they show is what happened, and training does not notice."""
 
+import dataclasses
 import json
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,21 @@ from jaxrl_engine.core.types import EnvSpec, TimeStep
 from jaxrl_engine.envs.vector import VectorEnv
 from jaxrl_engine.live.curves import Curves
 from jaxrl_engine.live.recording import FILE, Recording
-from jaxrl_engine.live.wall import WallOptions
+from jaxrl_engine.live.wall import Wall, WallOptions
+from jaxrl_engine.modes.build import build
+from jaxrl_engine.modes.map_elites.atlas import Atlas
+from jaxrl_engine.modes.map_elites.space import make_space
+from jaxrl_engine.modes.onlooker import Onlooker
 from jaxrl_engine.modes.players import Uniform
 from jaxrl_engine.modes.screens import MOST_FRAMES, Casting, Screens
 from jaxrl_engine.modes.train import train
+from jaxrl_engine.runtime.config import parse
 
 LAST = 3
 """An episode of `Count` shows 0, 1 and 2, and ends with its third step."""
 
 
-class Count:
+class Unseen:
     """Counts its steps, in steps of its parameter; the reward is the size of a step."""
 
     spec = EnvSpec(
@@ -48,6 +53,10 @@ class Count:
 
     def step(self, key, state, action, params):
         return state + 1.0, self._shown(state + 1.0, params, params)
+
+
+class Count(Unseen):
+    """Shows what it counts."""
 
     def scene(self, state, params):
         return make_scene((0.0, 0.0, 9.0, 9.0), discs=jnp.stack([state * params, params, jnp.ones(())])[None],
@@ -95,6 +104,17 @@ def test_more_frames_than_there_is_room_for_are_cut():
     stage, clip = jax.jit(made.play)(nobody, stage, casting(0, 1), jnp.asarray(10 * MOST_FRAMES))
     assert int(stage.actor.vector.episode_length[0]) == MOST_FRAMES % LAST
     assert clip.ended[:, 0].sum() == MOST_FRAMES // LAST
+
+
+def test_more_screens_than_cells_show_some_bodies_twice():
+    """Before elites are judged the screens stand for the first cells, of which there may be fewer."""
+    built = build(parse(["--mode", "map-elites", "--qd.max-links", "2", "--qd.bins", "5"]).config)
+    atlas = Atlas(make_space(built.config.qd, measures_energy=True))
+    wall = Wall(title="", mode="map-elites", algo="ppo", note="", screens=13)
+    onlooker = Onlooker(dataclasses.replace(built, env=Unseen()), wall, None, atlas)
+    assert sorted(set(onlooker._cast(0.0).tolist())) == [0, 1, 2, 3, 4]
+    onlooker._held = np.array([3])
+    assert onlooker._cast(1e6).tolist() == [3] * 13
 
 
 SMALL = Config(

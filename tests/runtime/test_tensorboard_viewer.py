@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 from engine_cli import SMALL, assert_one_line_error, run, start, stop
+from patience import wait_until
 
 from jaxrl_engine import run as program
 from jaxrl_engine.runtime import tensorboard_viewer as viewer
@@ -36,13 +37,6 @@ def port_in(text):
 def port_of(process):
     """The port in the line that a process prints, after others that it may print on stderr."""
     return port_in(next(line for line in process.stderr if line.startswith("TensorBoard: ")))
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_it_answers_at_the_next_free_port_until_it_is_closed(tmp_path, capsys):
@@ -77,7 +71,7 @@ def test_it_ends_with_a_run_that_is_killed(tmp_path):
     finally:
         run_of_it.kill()
         run_of_it.communicate(timeout=60)
-    wait_until(lambda: not answers(port))
+    wait_until(lambda: not answers(port), SECONDS)
 
 
 def test_one_closed_before_it_answers_says_nothing_and_leaves_no_process(tmp_path, capsys, monkeypatch):

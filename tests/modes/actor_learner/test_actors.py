@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from patience import wait_until
 
 from jaxrl_engine.core.types import Chunk, TrainState
 from jaxrl_engine.envs.vector import Episodes
@@ -106,13 +107,6 @@ def take(supervisor, count, seconds=10.0):
     return taken
 
 
-def settled(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_every_rollout_arrives_once_in_each_actors_order(begin):
     supervisor, _ = begin(lambda n: n, lambda n: 100 + n)
     messages = take(supervisor, 20)
@@ -124,7 +118,7 @@ def test_every_rollout_arrives_once_in_each_actors_order(begin):
 
 def test_an_actor_without_tickets_waits(begin):
     supervisor, (place,) = begin(lambda n: n, tickets=3)
-    settled(lambda: supervisor.inbox.qsize() == 3)
+    wait_until(lambda: supervisor.inbox.qsize() == 3)
     time.sleep(0.1)
     assert place["rollouts"] == 3
     assert supervisor.actors[0].outstanding == 3
@@ -178,13 +172,13 @@ def test_a_silent_actor_is_replaced_and_what_it_says_later_is_dropped(begin):
     assert [content(message) for message in messages] == [0, 2, 3, 4]
     assert "silent for" in supervisor.causes[0]
     release.set()
-    settled(lambda: supervisor.take(0.01) is None and supervisor.dropped == 1)
+    wait_until(lambda: supervisor.take(0.01) is None and supervisor.dropped == 1)
     assert len(set(place["keys"])) == len(place["keys"])
 
 
 def test_waiting_for_a_ticket_is_not_silence(begin):
     supervisor, _ = begin(lambda n: n, heartbeat=0.1, tickets=1)
-    settled(lambda: supervisor.inbox.qsize() == 1)
+    wait_until(lambda: supervisor.inbox.qsize() == 1)
     time.sleep(0.4)
     assert content(supervisor.take(0.01)) == 0
     assert supervisor.restarts == 0
@@ -194,7 +188,7 @@ def test_a_thread_that_will_not_end_is_named(begin, monkeypatch):
     monkeypatch.setattr(room, "JOIN_SECONDS", 0.1)
     release = threading.Event()
     supervisor, _ = begin(lambda n: release.wait(20.0), lambda n: n)
-    settled(lambda: supervisor.actors[0].working)
+    wait_until(lambda: supervisor.actors[0].working)
     assert supervisor.end() == ["actor-0.0"]
     release.set()
     monkeypatch.setattr(room, "JOIN_SECONDS", 10.0)
@@ -203,7 +197,7 @@ def test_a_thread_that_will_not_end_is_named(begin, monkeypatch):
 def test_in_lockstep_the_ticket_names_the_parameters(begin):
     supervisor, _ = begin(lambda n: n, tickets=0)
     supervisor.grant(0, (0, parameters(3)))
-    settled(lambda: supervisor.inbox.qsize() == 1)
+    wait_until(lambda: supervisor.inbox.qsize() == 1)
     assert supervisor.take(0.01).version == 3
 
 

@@ -4,10 +4,10 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from host_sources import compiled_source
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.modes.actor_learner.collector import Collector, Source
-from jaxrl_engine.modes.actor_learner.host_collector import HostSource
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram
 from jaxrl_engine.modes.build import build
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
@@ -25,11 +25,7 @@ SIZES = (
 @pytest.fixture(scope="module")
 def source():
     """A compiled source, and parameters to act with."""
-    built = build(parse(SIZES.split()).config)
-    train_state = jax.jit(built.algorithm.init)(jax.random.key(0), built.hyper).replace(optimizer=None)
-    made = HostSource(built.algorithm, built.env, ENVS, STEPS)
-    made.compile(train_state)
-    return made, train_state
+    return compiled_source(SIZES, ENVS, STEPS)
 
 
 @pytest.fixture

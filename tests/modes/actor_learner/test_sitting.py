@@ -5,6 +5,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from host_sources import compiled_source
 
 from jaxrl_engine.envs.host.protocol import HostWorldError
 from jaxrl_engine.envs.vector import Episodes
@@ -144,11 +145,7 @@ def test_a_world_that_dies_of_it_breaks_its_actor_but_not_those_after_it(clock):
 
 @pytest.fixture(scope="module")
 def source():
-    built = build(parse(OPTIONS.split()).config)
-    behaviour = jax.jit(built.algorithm.init)(jax.random.key(0), built.hyper).replace(optimizer=None)
-    made = HostSource(built.algorithm, built.env, ENVS, STEPS)
-    made.compile(behaviour)
-    return made, behaviour
+    return compiled_source(OPTIONS, ENVS, STEPS)
 
 
 def collected(source, easel, actor=0):
