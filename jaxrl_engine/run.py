@@ -5,13 +5,15 @@ with a checkpoint of the last finished chunk.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.config import Invocation, parse, to_yaml
 from jaxrl_engine.runtime.errors import RunError, exit_with
 from jaxrl_engine.runtime.logs import configure_logging
+from jaxrl_engine.runtime.places import Place
+from jaxrl_engine.runtime.ranks import abandon, find_place, join, leave
 from jaxrl_engine.runtime.tables import results_table
 from jaxrl_engine.runtime.tensorboard_viewer import require_tensorboard
 
@@ -24,20 +26,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     configure_logging(invocation.log_level, invocation.quiet)
     try:
-        return _run(invocation)
+        place = find_place(invocation.distributed, invocation.distributed_timeout)
+        return _run(invocation) if place is None else _run_as_rank(place, invocation)
     except (UserError, RunError) as error:
         exit_with(error)
 
 
-def _run(invocation: Invocation) -> int:
+def _run_as_rank(place: Place, invocation: Invocation) -> int:
+    """Run with others: all end together, or at once where anything goes wrong."""
+    if invocation.config.mode == "async":
+        raise UserError(
+            "distributed must be off with mode async, whose learner is one process (its actors may be many)"
+        )
+    if place.size == 1:
+        return _run(invocation)
+    try:
+        code = _run(invocation, lambda: join(place, invocation))
+    except BaseException as error:
+        abandon(place, error)
+    leave()
+    return code
+
+
+def _run(invocation: Invocation, connect: Callable[[], None] = lambda: None) -> int:
     if invocation.tensorboard:
         require_tensorboard()
     from jaxrl_engine.runtime.devices import configure_platform, enable_compile_cache
 
-    configure_platform(invocation.platform, invocation.num_devices)
+    configure_platform(invocation.platform, invocation.device_count, connect)
     enable_compile_cache()
     if invocation.eval_only:
         return _evaluate_only(invocation)
+    import jax
+
     from jaxrl_engine.live.wall import WallOptions
     from jaxrl_engine.modes.train import train
     from jaxrl_engine.runtime.signals import exit_code
@@ -51,12 +72,13 @@ def _run(invocation: Invocation) -> int:
         invocation.config,
         run_dir=invocation.run_dir,
         resume=invocation.resume,
-        num_devices=invocation.num_devices,
+        devices=invocation.device_count,
         quiet=invocation.quiet,
         wall=wall,
         tensorboard=invocation.tensorboard,
     )
-    print(_report(result.summary))
+    if jax.process_index() == 0:
+        print(_report(result.summary))
     if result.summary["status"] == "failed":
         print(f"error: {result.summary['message']}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """Shuffled minibatches of a rollout: by sample, or by whole environment where memory must be replayed in order."""
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -51,27 +52,51 @@ def scan_minibatches(
     *,
     num_epochs: int,
     num_minibatches: int,
+    num_groups: int = 1,
 ) -> tuple[Learner, Metrics]:
     """Pass over samples `[T, B, …]` `num_epochs` times, each time in a fresh order, a gradient step per minibatch.
 
-    Without memory all `T · B` samples are shuffled; with memory `[B, …]` whole environments are. Returns the learner
-    and the metrics stacked `[num_epochs · num_minibatches]`, in order. The key is consumed.
+    Without memory all `T · B` samples are shuffled; with memory `[B, …]` whole environments are. Shuffling stays within
+    `num_groups` equal groups of neighbouring environments (the most that divide them and a minibatch alike, if those
+    are fewer), and each minibatch takes as many from every group: where the groups lie on different devices, no sample
+    leaves its own. Returns the learner and the metrics stacked `[num_epochs · num_minibatches]`, in order. The key is
+    consumed.
     """
     key_order, key_step = jax.random.split(key)
     num_steps, num_envs = jax.tree.leaves(samples)[0].shape[:2]
-    if memory is None:
-        samples = jax.tree.map(lambda leaf: leaf.reshape(num_steps * num_envs, *leaf.shape[2:]), samples)
     count = num_steps * num_envs if memory is None else num_envs
-    orders = random_orders(key_order, num_epochs, count)
-    indices = orders.reshape(num_epochs * num_minibatches, count // num_minibatches)
+    groups = math.gcd(num_groups, num_envs, count // num_minibatches)
+    samples = jax.tree.map(lambda leaf: _in_groups(leaf, groups, flat=memory is None), samples)
+    memory = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), memory)
+    orders = random_orders(key_order, num_epochs * groups, count // groups)
+    orders = orders.reshape(num_epochs, groups, num_minibatches, -1)
+    indices = jnp.moveaxis(orders, 1, 2).reshape(num_epochs * num_minibatches, groups, -1)
     keys = jax.random.split(key_step, num_epochs * num_minibatches)
 
-    def take(index: Int[Array, "M"], key: Key[Array, ""]) -> Minibatch:
+    def take(index: Int[Array, "G m"], key: Key[Array, ""]) -> Minibatch:
         axis = 0 if memory is None else 1
-        chosen = jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=axis), samples)
-        return Minibatch(samples=chosen, memory=jax.tree.map(lambda leaf: leaf[index], memory), key=key)
+        chosen = jax.tree.map(lambda leaf: jnp.moveaxis(_take(leaf, index, axis), 0, axis), samples)
+        merged = jax.tree.map(lambda leaf: _merge(leaf, axis), chosen)
+        return Minibatch(
+            samples=merged, memory=jax.tree.map(lambda leaf: _merge(_take(leaf, index, 0), 0), memory), key=key
+        )
 
     return jax.lax.scan(lambda learner, x: step(learner, take(*x)), learner, (indices, keys))
+
+
+def _in_groups(leaf: Array, groups: int, *, flat: bool) -> Array:
+    """`[T, B, …]` as `[G, T, B/G, …]`, or, flat, as `[G, T · B/G, …]`."""
+    num_steps, num_envs, *rest = leaf.shape
+    split = jnp.moveaxis(leaf.reshape(num_steps, groups, num_envs // groups, *rest), 1, 0)
+    return split.reshape(groups, -1, *rest) if flat else split
+
+
+def _take(leaf: Array, index: Int[Array, "G m"], axis: int) -> Array:
+    return jax.vmap(lambda group, own: jnp.take(group, own, axis=axis))(leaf, index)
+
+
+def _merge(leaf: Array, axis: int) -> Array:
+    return leaf.reshape(*leaf.shape[:axis], -1, *leaf.shape[axis + 2 :])
 
 
 def random_orders(key: Key[Array, ""], num_orders: int, count: int) -> Int[Array, "num_orders count"]:

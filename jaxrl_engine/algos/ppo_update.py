@@ -41,10 +41,15 @@ def values_and_next(
 
     `last` `[B, …]` follows the rollout; the true next ones, `final()`, are looked at only where an episode was cut.
     """
-    values = predict(jnp.concatenate([seen, last[None]]))
+
+    def over_time(streams: Float[Array, "T ..."]) -> Float[Array, "T B A"]:
+        # Networks merge the axes of a batch. With environments in front, those of a device stay together.
+        return jnp.moveaxis(predict(jnp.moveaxis(streams, 0, 1)), 0, 1)
+
+    values = over_time(jnp.concatenate([seen, last[None]]))
     following = values[1:]
     next_value = jax.lax.cond(
-        truncated.any(), lambda: jnp.where(truncated[..., None], predict(final()), following), lambda: following
+        truncated.any(), lambda: jnp.where(truncated[..., None], over_time(final()), following), lambda: following
     )
     return values[:-1], next_value
 
@@ -159,7 +164,7 @@ def improve(
 
     (vector, opt_state), metrics = scan_minibatches(
         gradient_step, (vector, train_state.optimizer), samples, memory, key,
-        num_epochs=config.num_epochs, num_minibatches=config.num_minibatches,
+        num_epochs=config.num_epochs, num_minibatches=config.num_minibatches, num_groups=config.shuffle_groups,
     )  # fmt: skip
     summary = {name: values.mean() for name, values in metrics.items()}
     summary["Losses/FirstRatioError"] = metrics["Losses/RatioError"][0]

@@ -32,6 +32,9 @@ class PPOConfig:
     """Passes over each rollout."""
     num_minibatches: int = 4
     """Gradient steps per pass."""
+    shuffle_groups: int = 8
+    """Shuffle within so many equal groups of environments (or the most that divide them), each minibatch taking as many
+    samples from every group: over devices that divide the groups no sample has to move. 1: among all."""
     accumulate_gradients: int = 1
     """Split each minibatch into this many parts and sum their gradients: less memory, the same step."""
     normalize_advantages: bool = True
@@ -55,7 +58,7 @@ class PPOConfig:
         require_range(self, group, 0.0, 1.0, "gamma", "gae_lambda")
         require_range(self, group, 1e-6, math.inf, "clip_epsilon", "max_grad_norm")
         require_range(self, group, 1e-12, 1.0, "adam_epsilon")
-        require_positive_int(self, group, "num_epochs", "num_minibatches", "accumulate_gradients")
+        require_positive_int(self, group, "num_epochs", "num_minibatches", "accumulate_gradients", "shuffle_groups")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,6 +54,12 @@ class VectorEnv:
     env: Environment[Any, Any]
     num_envs: int
     params_axis: int | None = None
+    split: bool = False  # over several devices, which share nothing while they step
+
+    @property
+    def shares_starts(self) -> bool:
+        """Whether an environment may begin with a start that was drawn beside another's."""
+        return self.params_axis is None  # a start drawn for another body does not fit
 
     def reset(self, key: Key[Array, ""], params: PyTree) -> VectorState:
         """Start `B` episodes. The key is consumed."""
@@ -104,25 +110,23 @@ class VectorEnv:
         """Put starts from the pool where an episode ended.
 
         On a CPU a step at which none did skips it: choosing between two arrays costs as much as filling one. A GPU
-        would have to ask the host which way to go.
+        would have to ask the host which way to go, and several devices one another.
         """
-        index = self._pool_index(fresh)
 
         def start() -> tuple[PyTree, TimeStep]:
-            begun = jax.tree.map(lambda pool: pool[index], (fresh.env, fresh.timestep))
+            begun = (fresh.env, fresh.timestep)
+            if self.shares_starts:
+                index = (jnp.arange(self.num_envs) + fresh.taken) % self.num_envs
+                begun = jax.tree.map(lambda pool: pool[index], begun)
             return where_rows(done, begun, (env_state, timestep))
 
         def start_if_any() -> tuple[PyTree, TimeStep]:
             return jax.lax.cond(done.any(), start, lambda: (env_state, timestep))
 
+        if self.split:
+            return start()
         return jax.lax.platform_dependent(cpu=start_if_any, default=start)
 
     def _reset_all(self, key: Key[Array, ""], params: PyTree) -> tuple[PyTree, TimeStep]:
         keys = jax.random.split(key, self.num_envs)
         return jax.vmap(self.env.reset, in_axes=(0, self.params_axis))(keys, params)
-
-    def _pool_index(self, fresh: Fresh) -> Int[Array, "B"]:
-        own = jnp.arange(self.num_envs)
-        if self.params_axis is not None:
-            return own  # a start drawn for another body does not fit this one
-        return (own + fresh.taken) % self.num_envs

@@ -12,6 +12,7 @@ from jaxrl_engine.core.spaces import ActionSpace, Box, Discrete
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree, TimeStep, TrainState
 from jaxrl_engine.envs.vector import VectorEnv, VectorState
+from jaxrl_engine.modes.placement import spread
 
 
 @runtime_checkable
@@ -145,6 +146,7 @@ def play_out(
     key is consumed.
     """
     num_envs = vector_env.num_envs
+    begin, carry = spread((begin, carry))
     results = EpisodeResults(
         episode_return=begin.episode_return, episode_length=begin.episode_length, cut=jnp.ones(num_envs, bool),
         metrics=begin.timestep.metrics,

@@ -13,6 +13,7 @@ from jaxrl_engine.modes.fused import FusedProgram
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
 from jaxrl_engine.modes.map_elites.elites import evaluation as elite_evaluation, summarize_elites
 from jaxrl_engine.modes.map_elites.evolution import Evolution
+from jaxrl_engine.modes.placement import Placement
 from jaxrl_engine.modes.session import summarize
 
 
@@ -39,14 +40,18 @@ class Evaluator:
         if built.num_runs is not None:
             evaluate = jax.vmap(evaluate, in_axes=(*[0] * len(seen), 0, None))
         keys = jax.eval_shape(built.evaluation_keys, 0)
-        self._lowered = jax.jit(evaluate).lower(*seen, keys, jax.ShapeDtypeStruct((), jnp.bool_))
+        placement = program.placement if isinstance(program, FusedProgram) else Placement()
+        self._in_turn = placement.in_turn
+        with placement.context():
+            compiled = jax.jit(evaluate, out_shardings=placement.everywhere)
+            self._lowered = compiled.lower(*seen, keys, jax.ShapeDtypeStruct((), jnp.bool_))
 
     def compile(self) -> None:
         """Compile what was traced."""
         if isinstance(self.built.env, HostEnvironment):
             self._host.compile(self._shapes)
         else:
-            self._compiled = self._lowered.compile()
+            self._compiled = self._in_turn(self._lowered.compile())
 
     def __call__(self, state: PyTree, updates: int, *, uniform: bool = False) -> Any:
         """Start an evaluation of the state after `updates` updates, on episodes of its own."""

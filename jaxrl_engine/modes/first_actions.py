@@ -47,7 +47,8 @@ def tell_runs(built: Build, program: Any, state: Any) -> None:
         return
     keys, actions = state.key, None
     if isinstance(program.trainer, OnPolicy):
-        actions = jax.jit(lambda state: first_actions(program, state))(state)
+        act = jax.jit(lambda state: first_actions(program, state), out_shardings=program.placement.everywhere)
+        actions = act(state)
     if built.num_runs is None:
         tell(f"seed {built.config.seed}", keys, actions)
         return

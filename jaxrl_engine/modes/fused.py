@@ -3,8 +3,8 @@
 One call of the program runs a chunk of updates. Its number of updates is an argument, not a shape: one compilation
 serves every chunk length. The state is donated. Metrics are averaged on the device over `updates_per_row` updates; the
 running averages are part of the state, so rows do not depend on where chunks or checkpoints fall. Independent runs
-(seeds, settings of a sweep) are a leading axis `S` over everything (absent when there is one run); `B` is sharded over
-the mesh axis `data`.
+(seeds, settings of a sweep) are a leading axis `S` over everything (absent when there is one run). Over several devices
+`S` is split where they divide it, and else `B` (`modes.placement`).
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree, TrainState
+from jaxrl_engine.modes.placement import ONE_DEVICE, Placement
 
 MAX_ROWS = 64
 """Rows of metrics one chunk can hold."""
@@ -68,6 +68,9 @@ class Trainer(Protocol):
     def start(self, key: Key[Array, ""]) -> PyTree:
         """Begin the worlds, and whatever else is kept beside the learner. The key is consumed."""
 
+    def batched(self, actor: PyTree) -> PyTree:
+        """Say of each leaf of what `start` returns whether it leads with the environments."""
+
     def learn(self, train_state: TrainState, actor: PyTree, key: Key[Array, ""]) -> Learned:
         """Collect, learn, and say what was seen. The key is consumed."""
 
@@ -83,22 +86,28 @@ class FusedProgram(Generic[T]):
     updates_per_row: int
     max_skipped_updates: int
     num_runs: int | None = None  # S; None: a single run, without the axis
-    mesh: Mesh | None = None
+    placement: Placement = ONE_DEVICE
 
     def init(self, keys: Key[Array, "*runs"], hyper: PyTree) -> RunState:
         """Start every run: parameters, episodes, counters at zero. The keys are consumed."""
-        one_run = self._init_one
-        make = one_run if self.num_runs is None else jax.vmap(one_run)
-        shardings = self.shardings(jax.eval_shape(make, keys, hyper))
-        return jax.jit(make, out_shardings=shardings)(keys, hyper)
+        shardings = self.shardings(self.shapes(keys, hyper))
+        with self.placement.context():
+            return jax.jit(self._make, out_shardings=shardings)(keys, hyper)
+
+    def shapes(self, keys: Key[Array, "*runs"], hyper: PyTree) -> RunState:
+        """The shapes of what `init` returns."""
+        with self.placement.context():
+            return jax.eval_shape(self._make, keys, hyper)
 
     def compile(self, state: RunState) -> Any:
         """Compile the chunk program `(state, num_updates) -> (state, rows)`; the state passed to it is donated."""
-        shardings = self.shardings(state)
+        shardings, everywhere = self.shardings(state), self.placement.everywhere
         chunk = jax.jit(
-            self.run_chunk, donate_argnums=0, in_shardings=(shardings, None), out_shardings=(shardings, None)
-        )
-        return chunk.lower(state, jnp.zeros((), jnp.int32)).compile()
+            self.run_chunk, donate_argnums=0, in_shardings=(shardings, everywhere),
+            out_shardings=(shardings, everywhere),
+        )  # fmt: skip
+        with self.placement.context():
+            return chunk.lower(state, jax.ShapeDtypeStruct((), jnp.int32)).compile()
 
     def saved(self, state: PyTree) -> PyTree:
         """What of a state goes into a checkpoint: all."""
@@ -109,14 +118,9 @@ class FusedProgram(Generic[T]):
         return saved
 
     def shardings(self, state: PyTree) -> PyTree:
-        """Where each leaf lives: environments split over the devices of the mesh, all else on each of them."""
-        if self.mesh is None:
-            return None
-        axes = () if self.num_runs is None else (None,)
-        replicated = NamedSharding(self.mesh, PartitionSpec())
-        split = NamedSharding(self.mesh, PartitionSpec(*axes, "data"))
-        placed = jax.tree.map(lambda _: replicated, state)
-        return placed.replace(actor=jax.tree.map(lambda _: split, state.actor))
+        """Where each leaf lies: environments, or whole runs, split over the devices, all else on each of them."""
+        batched = jax.tree.map(lambda _: False, state)
+        return self.placement.of(state, batched.replace(actor=self.trainer.batched(state.actor)))
 
     def run_chunk(self, state: RunState, num_updates: Int[Array, ""]) -> tuple[RunState, Rows]:
         """Run up to `num_updates` updates, stopping early where too many in a row were rejected as not finite."""
@@ -139,6 +143,9 @@ class FusedProgram(Generic[T]):
             return (rows.updates_done < last) & (rows.skipped_in_a_row < self.max_skipped_updates)
 
         return jax.lax.while_loop(unfinished, step, (state, rows))
+
+    def _make(self, keys: Key[Array, "*runs"], hyper: PyTree) -> RunState:
+        return self._init_one(keys, hyper) if self.num_runs is None else jax.vmap(self._init_one)(keys, hyper)
 
     def _init_one(self, key: Key[Array, ""], hyper: PyTree) -> RunState:
         key_params, key_start, key_run = jax.random.split(key, 3)

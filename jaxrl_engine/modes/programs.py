@@ -1,7 +1,9 @@
 """From what a configuration has built to the program that its mode runs."""
 
+import dataclasses
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from jaxrl_engine.algos.protocol import Algorithm
@@ -10,34 +12,44 @@ from jaxrl_engine.modes.actor_learner.program import AsyncProgram
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.fused import FusedProgram
 from jaxrl_engine.modes.map_elites.build import make_evolution
+from jaxrl_engine.modes.placement import Placement
 from jaxrl_engine.modes.sync import OnPolicy
 from jaxrl_engine.runtime.devices import data_mesh
 
 
-def make_program(built: Build, num_devices: int = 1) -> FusedProgram[Any] | AsyncProgram:
-    """The program of a build; the sync mode's environments are split over `num_devices` devices (0: all there are).
+def make_program(built: Build, devices: int | None = 1) -> FusedProgram[Any] | AsyncProgram:
+    """The program of a build, over the first `devices` devices of every process (None: all of them).
 
     Raises:
-        UserError: the environments cannot be split evenly, or another mode is asked for more than one device.
+        UserError: the batch cannot be split evenly, or the mode cannot be split.
     """
-    mode = built.config.mode
-    if mode != "sync" and num_devices != 1:
-        raise UserError(f"num_devices must be 1 with mode {mode}, not {num_devices}")
-    if mode == "async":
+    config, mesh = built.config, data_mesh(devices)
+    if config.mode == "async":
+        if mesh is not None:
+            raise UserError(f"devices must be 1 with mode async, not {mesh.size}")
         return AsyncProgram(built)
-    if mode == "map-elites":
-        return _fused(built, make_evolution(built))
-    mesh = data_mesh(num_devices)
-    if built.config.num_envs % mesh.size:
-        raise UserError(f"num_envs must be a multiple of the {mesh.size} devices, not {built.config.num_envs}")
-    assert isinstance(built.algorithm, Algorithm)  # the configuration admits no other with mode sync
-    trainer = OnPolicy(built.algorithm, built.training_env, built.env_params, built.config.num_steps)
-    return _fused(built, trainer, mesh if mesh.size > 1 else None)
-
-
-def _fused(built: Build, trainer: Any, mesh: Mesh | None = None) -> FusedProgram[Any]:
-    config = built.config
+    placement = _place(built, mesh)
+    split = placement.splits_environments
+    if config.mode == "map-elites":
+        trainer: Any = make_evolution(built, split=split)
+    else:
+        assert isinstance(built.algorithm, Algorithm)  # the configuration admits no other with mode sync
+        worlds = dataclasses.replace(built.training_env, split=split)
+        trainer = OnPolicy(built.algorithm, worlds, built.env_params, config.num_steps)
     return FusedProgram(
         trainer=trainer, updates_per_row=config.updates_per_row, max_skipped_updates=config.max_skipped_updates,
-        num_runs=built.num_runs, mesh=mesh,
+        num_runs=built.num_runs, placement=placement,
     )  # fmt: skip
+
+
+def _place(built: Build, mesh: Mesh | None) -> Placement:
+    """Split runs where the devices divide them, for these exchange nothing; else the environments of each."""
+    runs, envs = built.num_runs, built.config.num_envs
+    if mesh is None:
+        return Placement()
+    by_run = runs is not None and runs % mesh.size == 0
+    if not by_run and envs % mesh.size:
+        several = f" (or num_seeds, with sweep {runs} runs)" if runs is not None else ""
+        processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        raise UserError(f"num_envs{several} must be a multiple of the {mesh.size} devices{processes}, not {envs}")
+    return Placement(mesh, by_run=by_run, runs_axis=runs is not None)

@@ -8,6 +8,7 @@ from jaxrl_engine.algos.protocol import Acting
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Decision, PyTree, TrainState, Trajectory, Transition
 from jaxrl_engine.envs.vector import Episodes, Fresh, VectorEnv, VectorState
+from jaxrl_engine.modes.placement import everywhere, spread
 
 
 class ActorState(Struct):
@@ -66,7 +67,10 @@ def rollout(
         )
         return (ActorState(vector=vector, carry=carry), fresh), (transition, episodes)
 
-    loop = (actor, vector_env.fresh(key_fresh, env_params))
+    fresh = spread(vector_env.fresh(key_fresh, env_params))
+    if vector_env.shares_starts:  # fetched once, rather than at every step
+        fresh = fresh.replace(env=everywhere(fresh.env), timestep=everywhere(fresh.timestep))
+    loop = (actor, fresh)
     (after, _), (transitions, episodes) = jax.lax.scan(step, loop, (noise, keys))
     trajectory = Trajectory(transitions=transitions, initial_carry=actor.carry, last=after.vector.timestep)
     return after, trajectory, episodes

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_engine.core.types import PyTree
+from jaxrl_engine.modes.council import ALONE, Council, Motion
 from jaxrl_engine.modes.evaluate import EpisodeResults
 from jaxrl_engine.modes.fused import MAX_ROWS, Rows
 from jaxrl_engine.modes.onlooker import Onlooker
@@ -58,6 +59,7 @@ class Job:
     broken: Callable[[], str | None] = lambda: None  # why the run cannot go on; then the state is saved, and it ends
     saved: Callable[[PyTree], PyTree] = lambda state: state  # what of the state goes into a checkpoint
     onlooker: Onlooker | None = None  # who shows the run while it works
+    council: Council = ALONE  # with whom this process must agree
 
 
 @dataclasses.dataclass
@@ -115,9 +117,13 @@ class Session:
         """Go on from `state` after `updates` updates until the job is done, a signal comes, or learning breaks."""
         begun = self.last_save = time.perf_counter()
         self.reads.append((begun, updates))
-        failed = False
-        while updates < self.job.total_updates and signals.received is None and not failed and not self.job.broken():
-            length = self._next_length(updates)
+        failed, motion = False, Motion()
+        while updates < self.job.total_updates and not failed and not self.job.broken():
+            save_due = time.perf_counter() - self.last_save >= self.job.save_seconds
+            motion = self.job.council.agree(Motion(self.chunk_length, save_due, signals.received))
+            if motion.signal is not None:
+                break
+            length = self._next_length(updates, motion.length)
             self._look(state)
             state, rows = self.job.chunk(state, np.int32(length))
             updates += length
@@ -126,8 +132,10 @@ class Session:
                 self.pending.append(_Evaluation(self.job.evaluate(state, updates), jax.tree.map(jnp.copy, state)))
             self._drain(keep=1)
             failed = self.skipped_in_a_row >= self.job.max_skipped_updates
-            if not failed and self._save_due():
+            if motion.save and not failed and not self._evaluating():
                 self._save(state, score=None)
+        if motion.signal is None:  # the last chunk may have been cut short by one
+            motion = self.job.council.agree(Motion(signal=signals.received))
         self._look(state)
         self._drain(keep=0)
         failed = self.skipped_in_a_row >= self.job.max_skipped_updates
@@ -136,13 +144,13 @@ class Session:
         if done != self.saved_updates:
             self._save(state, score=None)
         self.store.wait()
-        status, message = self._verdict(done, failed, signals)
+        status, message = self._verdict(done, failed, motion.signal)
         return Outcome(
-            state=state, updates=done, status=status, message=message, signal=signals.received,
+            state=state, updates=done, status=status, message=message, signal=motion.signal,
             train_seconds=seconds, evaluation=self.evaluation,
         )  # fmt: skip
 
-    def _verdict(self, updates: int, failed: bool, signals: StopSignals) -> tuple[str, str]:
+    def _verdict(self, updates: int, failed: bool, signal: int | None) -> tuple[str, str]:
         if failed:
             return "failed", (
                 f"{self.skipped_in_a_row} updates in a row had a loss or gradient that was not finite; "
@@ -153,16 +161,16 @@ class Session:
         if updates < self.job.total_updates:
             return (
                 "interrupted",
-                f"stopped by signal {signals.received}; resume with --resume {self.run_directory.path}",
+                f"stopped by signal {signal}; resume with --resume {self.run_directory.path}",
             )
         return "finished", ""
 
-    def _next_length(self, updates: int) -> int:
-        """Updates of the next chunk: about half a second, ending where an evaluation is due."""
+    def _next_length(self, updates: int, wanted: int) -> int:
+        """Updates of the next chunk: as many as are wanted, ending where an evaluation is due."""
         ahead = [point for point in self.job.evaluation_points if point > updates]
         boundary = min([self.job.total_updates, *ahead])
         rows_fit = (MAX_ROWS - 1) * self.job.updates_per_row
-        return max(1, min(self.chunk_length, boundary - updates, rows_fit))
+        return max(1, min(wanted, boundary - updates, rows_fit))
 
     def _look(self, state: PyTree) -> None:
         """Let the wall look at a state that is about to be given away, or at the last one."""
@@ -170,10 +178,9 @@ class Session:
         if show is not None:
             self.pending.append(_Look(show))
 
-    def _save_due(self) -> bool:
+    def _evaluating(self) -> bool:
         """An evaluation under way will be followed by a save of its own, with a score."""
-        evaluating = any(isinstance(entry, _Evaluation) for entry in self.pending)
-        return not evaluating and time.perf_counter() - self.last_save >= self.job.save_seconds
+        return any(isinstance(entry, _Evaluation) for entry in self.pending)
 
     def _drain(self, keep: int) -> None:
         """Read what the device has finished, leaving the newest `keep` entries to it."""

@@ -35,6 +35,10 @@ class OnPolicy:
         """Begin `B` episodes. The key is consumed."""
         return start(self.algorithm, self.vector_env, key, self.env_params)
 
+    def batched(self, actor: PyTree) -> PyTree:
+        """All leaves lead with the environments."""
+        return jax.tree.map(lambda _: True, actor)
+
     def learn(self, train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Learned:
         """Roll out once and learn from it once. The key is consumed."""
         return learn_once(self, train_state, actor, key, self.env_params)

@@ -2,34 +2,32 @@
 
 import contextlib
 import dataclasses
-import importlib
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxrl_engine.algos.hmasd.learner import HMASD
 from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.core.types import TrainState
 from jaxrl_engine.live.wall import WallOptions
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, AsyncState
 from jaxrl_engine.modes.build import Build, build
+from jaxrl_engine.modes.council import ALONE, Together
 from jaxrl_engine.modes.evaluator import Evaluator
 from jaxrl_engine.modes.first_actions import tell_runs
 from jaxrl_engine.modes.fused import FusedProgram, RunState
 from jaxrl_engine.modes.hung_wall import HungWall, hang_wall
+from jaxrl_engine.modes.placement import agreed, here, lay
 from jaxrl_engine.modes.probe import split_times
 from jaxrl_engine.modes.programs import make_program
-from jaxrl_engine.modes.record import skill_maps
 from jaxrl_engine.modes.session import Job, Outcome, Session, evaluation_points
+from jaxrl_engine.modes.summary import describe_model, leave_pictures, summarize_run
 from jaxrl_engine.runtime.checkpoint import CheckpointStore
 from jaxrl_engine.runtime.config import config_to_dict, differences, load_config
-from jaxrl_engine.runtime.devices import CompileClock, environment_record, peak_memory_bytes
-from jaxrl_engine.runtime.drawing import save_maps
+from jaxrl_engine.runtime.devices import CompileClock
 from jaxrl_engine.runtime.errors import RunError, one_line
 from jaxrl_engine.runtime.memory import bytes_of, require_memory
 from jaxrl_engine.runtime.metrics import MetricWriter
@@ -62,12 +60,15 @@ def train(
     *,
     run_dir: Path | None = None,
     resume: Path | None = None,
-    num_devices: int = 1,
+    devices: int | None = 1,
     quiet: bool = False,
     wall: WallOptions = WallOptions(),
     tensorboard: bool = False,
 ) -> Result:
     """Train as configured, in a new run directory or going on in the one to `resume`; `tensorboard` shows it meanwhile.
+
+    The batch is split over the first `devices` devices of every process (None: all). Where JAX's processes are several,
+    all must call this alike: rank 0 writes the run's directory, the others one of their own that they remove.
 
     Raises:
         UserError: the input is at fault (nothing on disk is lost).
@@ -77,31 +78,53 @@ def train(
     if resume is not None:  # first: another algorithm or world may not even fit the other settings
         _refuse_changes(resume, config)
     built = build(config)
-    program = make_program(built, num_devices)
-    with hang_wall(built, wall) as hung:  # before anything is written: it may be refused its port
-        run = RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
-        viewer = tensorboard_viewer(run.path) if tensorboard else contextlib.nullcontext()
-        return _in_directory(built, program, run, clock, hung, viewer, quiet=quiet, resuming=resume is not None)
+    program = make_program(built, devices)
+    leads = jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        # Before anything is written: it may be refused its port.
+        hung = stack.enter_context(hang_wall(built, wall if leads else WallOptions()))
+        run = _own_directory(run_dir, resume, config, stack)
+        viewer = tensorboard_viewer(run.path) if tensorboard and leads else contextlib.nullcontext()
+        store = CheckpointStore(_checkpoints(run, resume), keep=config.checkpoint.keep, writes=leads)
+        task = _Task(built, program, run, store, clock, hung, resuming=resume is not None)
+        return _in_directory(task, viewer, quiet=quiet or not leads)
 
 
-def _in_directory(
-    built: Build,
-    program: FusedProgram[Any] | AsyncProgram,
-    run: RunDirectory,
-    clock: CompileClock,
-    hung: HungWall,
-    viewer: contextlib.AbstractContextManager[Any],
-    *,
-    quiet: bool,
-    resuming: bool,
-) -> Result:
-    config = built.config
-    with run, StopSignals() as signals, clock, viewer:
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What this process has to do, and where."""
+
+    built: Build
+    program: FusedProgram[Any] | AsyncProgram
+    run: RunDirectory
+    store: CheckpointStore
+    clock: CompileClock
+    hung: HungWall
+    resuming: bool
+
+
+def _own_directory(
+    run_dir: Path | None, resume: Path | None, config: Config, stack: contextlib.ExitStack
+) -> RunDirectory:
+    """The run's directory on rank 0. What another rank would write there is nobody's: it gets one for the meantime."""
+    if jax.process_index() > 0:
+        return RunDirectory.create(Path(stack.enter_context(tempfile.TemporaryDirectory())), config)
+    return RunDirectory.create(run_dir, config) if resume is None else _reopen(resume, config)
+
+
+def _checkpoints(run: RunDirectory, resume: Path | None) -> Path:
+    """Where checkpoints are read from, by every rank."""
+    return run.checkpoints if resume is None else RunDirectory.open(resume, exclusive=False).checkpoints
+
+
+def _in_directory(task: _Task, viewer: contextlib.AbstractContextManager[Any], *, quiet: bool) -> Result:
+    config, run, hung = task.built.config, task.run, task.hung
+    with run, StopSignals() as signals, task.clock, viewer:
         progress = Progress(total_steps=config.num_updates * config.samples_per_update, quiet=quiet)
         hung.begin(run, progress)
         run.write_status(state="starting", message="compiling")
         try:
-            return _train(built, program, run, signals, clock, progress, hung, resuming=resuming)
+            return _train(task, signals, progress)
         except BaseException as error:
             message = f"{type(error).__name__}: {one_line(error)}"
             hung.tell(state="failed", message=message)
@@ -112,34 +135,19 @@ def _in_directory(
             progress.close()
 
 
-def _train(
-    built: Build,
-    program: FusedProgram[Any] | AsyncProgram,
-    run: RunDirectory,
-    signals: StopSignals,
-    clock: CompileClock,
-    progress: Progress,
-    hung: HungWall,
-    *,
-    resuming: bool,
-) -> Result:
-    config, started = built.config, time.perf_counter()
-    store = CheckpointStore(run.checkpoints, keep=config.checkpoint.keep)
-    state, updates = _first_state(built, program, store, resuming)
+def _train(task: _Task, signals: StopSignals, progress: Progress) -> Result:
+    built, program, run, store, hung = task.built, task.program, task.run, task.store, task.hung
+    config, started, leads = built.config, time.perf_counter(), jax.process_index() == 0
+    state, updates = _first_state(built, program, store, task.resuming)
     onlooker = hung.onlooker(program, state)
     chunk, evaluator = _compile(built, program, state)
     hung.ready()
     compile_seconds = time.perf_counter() - started
-    progress.message(f"run directory {run.path}")
-    tell_runs(built, program, state)
-    run.write_status(model=_describe_model(built, state.train_state), checkpoints=str(run.checkpoints))
-    if built.env.spec.remark:
-        progress.message(f"{config.env}: {built.env.spec.remark}")
-    progress.message(f"compiled in {compile_seconds:.1f} s ({clock.cache_hits} of {clock.compilations} from the cache)")
+    _introduce(task, state, progress, compile_seconds)
     random = evaluator.summarize(jax.device_get(evaluator(state, 0, uniform=True)))
     writer = MetricWriter(
-        run, tensorboard=config.logging.tensorboard, wandb=config.logging.wandb,
-        resume_env_steps=updates * config.samples_per_update if resuming else None, others=hung.sinks,
+        run, tensorboard=config.logging.tensorboard and leads, wandb=config.logging.wandb and leads,
+        resume_env_steps=updates * config.samples_per_update if task.resuming else None, others=hung.sinks,
     )  # fmt: skip
     hung.remember(run)
     with store, writer:
@@ -147,13 +155,15 @@ def _train(
         if isinstance(program, AsyncProgram):
             program.interrupted = lambda: signals.received is not None
             job = dataclasses.replace(job, broken=program.broken, saved=program.saved)
-        elif config.logging.split_times:
-            job = dataclasses.replace(job, timings=split_times(program, state))  # type: ignore[arg-type]
+        else:
+            council = ALONE if jax.process_count() == 1 else Together(program.placement)
+            timings = split_times(program, state) if config.logging.split_times else {}  # type: ignore[arg-type]
+            job = dataclasses.replace(job, timings=timings, council=council)
         try:
             outcome = Session(job, run, store, writer, progress).run(state, updates, signals)
         finally:
             _end_actors(program, progress)
-    summary = _summary(built, outcome, outcome.updates - updates, compile_seconds, random)
+    summary = summarize_run(built, outcome, outcome.updates - updates, compile_seconds, random)
     if isinstance(program, AsyncProgram):
         summary["actor_failures"] = program.failures()
     run.write_summary(summary)
@@ -162,56 +172,51 @@ def _train(
         steps_per_second=summary["steps_per_second"], message=outcome.message,
     )  # fmt: skip
     hung.tell(state=outcome.status, message=outcome.message, env_steps=summary["env_steps"], updates=outcome.updates)
-    _leave_pictures(built, program, run, evaluator, outcome, summary, progress)
+    _finish(task, evaluator, outcome, summary, progress)
     return Result(run_dir=run.path, summary=summary, signal=outcome.signal)
 
 
-def _leave_pictures(
-    built: Build,
-    program: FusedProgram[Any] | AsyncProgram,
-    run: RunDirectory,
-    evaluator: Evaluator,
-    outcome: Outcome,
-    summary: dict[str, Any],
-    progress: Progress,
-) -> None:
-    """Draw what a run of its kind leaves behind."""
+def _introduce(task: _Task, state: Any, progress: Progress, compile_seconds: float) -> None:
+    """Say what begins."""
+    built, run, clock = task.built, task.run, task.clock
+    progress.message(f"run directory {run.path}")
+    if jax.process_count() > 1:
+        progress.message(f"{jax.process_count()} processes, {jax.device_count()} devices")
+    tell_runs(built, task.program, state)
+    run.write_status(model=describe_model(built, state.train_state), checkpoints=str(run.checkpoints))
+    if built.env.spec.remark:
+        progress.message(f"{built.config.env}: {built.env.spec.remark}")
+    progress.message(f"compiled in {compile_seconds:.1f} s ({clock.cache_hits} of {clock.compilations} from the cache)")
+
+
+def _finish(task: _Task, evaluator: Evaluator, outcome: Outcome, summary: dict[str, Any], progress: Progress) -> None:
+    """Evaluate once more what is to be drawn, which takes every rank, and draw it, which takes one."""
+    built, program = task.built, task.program
+    elites = None
     if built.config.mode == "map-elites":
-        assert isinstance(program, FusedProgram)
-        record = importlib.import_module("jaxrl_engine.modes.map_elites.record")  # matplotlib takes most of a second
-        record.leave_elites(run.path, evaluator, program.trainer, outcome.state, outcome.updates, summary)
-        progress.message(f"repertoire, pictures and report.html are in {run.path}")
-    if outcome.status == "finished" and isinstance(built.algorithm, HMASD):
-        _draw_skills(built, outcome, run.path / "skills.png", progress)
-
-
-def _draw_skills(built: Build, outcome: Outcome, path: Path, progress: Progress) -> None:
-    """Leave a picture of where agents are under each skill, of the run that evaluated best."""
-    train_state = outcome.state.train_state
-    if built.num_runs is not None:
-        best = int(np.argmax(outcome.evaluation["return_per_seed"]))
-        train_state = jax.tree.map(lambda leaf: leaf[best], train_state)
-    maps = skill_maps(built, train_state)
-    if maps is None:
-        progress.message(f"no map of the skills: {built.config.env} does not show where its agents are")
-        return
-    try:
-        save_maps(maps.counts, maps.agents, maps.skills, maps.title, path)
-    except OSError as error:
-        raise RunError(f"{path}: {one_line(error)}") from error
+        elites = jax.device_get(evaluator(outcome.state, outcome.updates))
+    if isinstance(program, FusedProgram):
+        outcome = dataclasses.replace(outcome, state=here(outcome.state, program.placement))
+    if jax.process_index() == 0:
+        leave_pictures(built, program, task.run, outcome, elites, summary, progress)
 
 
 def _first_state(
     built: Build, program: FusedProgram[Any] | AsyncProgram, store: CheckpointStore, resuming: bool
 ) -> tuple[RunState | AsyncState, int]:
     """Begin, or go on from the newest checkpoint; killed before its first one, a run begins again."""
-    abstract = jax.eval_shape(program.init, built.keys, built.hyper)
-    require_memory(bytes_of(abstract), GROWS_WITH[built.config.mode])
-    if not resuming or not store.steps():
+    abstract: Any = program.shapes(built.keys, built.hyper)
+    shardings = program.shardings(abstract)
+    require_memory(bytes_of(abstract, shardings), GROWS_WITH[built.config.mode])
+    restored = None
+    if resuming and jax.process_index() == 0 and store.steps():
+        restored = store.restore(program.saved(abstract))
+    step = agreed(-1 if restored is None else restored.step)
+    if step < 0:
         return program.init(built.keys, built.hyper), 0
-    restored = store.restore(program.saved(abstract))
+    restored = restored or store.restore(program.saved(abstract), step)
     state = program.whole(restored.state.with_hyper(built.hyper))
-    return jax.device_put(state, program.shardings(abstract)), int(restored.metadata["updates"])
+    return lay(state, shardings), int(restored.metadata["updates"])
 
 
 def _compile(built: Build, program: FusedProgram[Any] | AsyncProgram, state: Any) -> tuple[Any, Evaluator]:
@@ -224,6 +229,7 @@ def _compile(built: Build, program: FusedProgram[Any] | AsyncProgram, state: Any
     if isinstance(program, FusedProgram):
         planned: Any = chunk
         require_memory(planned.memory_analysis().temp_size_in_bytes, GROWS_WITH[built.config.mode])
+        chunk = program.placement.in_turn(chunk)
     return chunk, evaluator
 
 
@@ -251,15 +257,6 @@ def _job(built: Build, chunk: Any, evaluator: Evaluator) -> Job:
     )
 
 
-def _describe_model(built: Build, train_state: TrainState) -> str:
-    """Say what learns, and how large it is."""
-    config = built.config
-    network = f" with network.torso {config.network.torso}" if config.algo in ("ppo", "mappo", "impact") else ""
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(train_state.params)) // (built.num_runs or 1)
-    several = "" if built.num_runs is None else f", {built.num_runs} times"
-    return f"{config.algo}{network}: {numbers:,} parameters{several}"
-
-
 def _first_evaluation(config: Config) -> int:
     """The first update after which there is something to evaluate: bodies, in the mode map-elites."""
     return config.warm_up_generations + 1 if config.mode == "map-elites" else 1
@@ -277,33 +274,3 @@ def _reopen(path: Path, config: Config) -> RunDirectory:
     run = RunDirectory.open(path)
     run.write_config(config)
     return run
-
-
-def _summary(
-    built: Build, outcome: Outcome, updates_here: int, compile_seconds: float, random: dict[str, Any]
-) -> dict[str, Any]:
-    config = built.config
-    steps_here = updates_here * config.samples_per_update
-    record = environment_record()
-    summary = {
-        "mode": config.mode,
-        "env": config.env,
-        "algo": config.algo,
-        "seed": config.seed,
-        "num_seeds": config.num_seeds,
-        "status": outcome.status,
-        "message": outcome.message,
-        "env_steps": outcome.updates * config.samples_per_update,
-        "updates": outcome.updates,
-        "wall_seconds": outcome.train_seconds + compile_seconds,
-        "compile_seconds": compile_seconds,
-        "steps_per_second": steps_here / outcome.train_seconds if outcome.train_seconds else None,
-        "eval": outcome.evaluation,
-        "random_policy": random,
-        "peak_memory_bytes": peak_memory_bytes(),
-        "platform": record.pop("platform"),
-        "versions": record,
-    }
-    if built.num_runs is not None:
-        summary["runs"] = built.run_labels
-    return summary

@@ -52,9 +52,10 @@ class CheckpointStore:
     checkpoint of a later step: that belongs to a future this run went back behind.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, *, writes: bool = True) -> None:
         self._directory = directory
         self._keep = keep
+        self._writes = writes  # of several processes that are one run, one does
         self._thread: threading.Thread | None = None
         self._error: RunError | None = None
         self._scores: dict[int, float | None] = {}
@@ -73,6 +74,8 @@ class CheckpointStore:
         """
         self.wait()
         arrays, facts = to_host(state), leaf_facts(state)
+        if not self._writes:
+            return
         score = None if score is None or not math.isfinite(score) else float(score)
         record = {"step": step, "score": score, "metadata": metadata, "environment": environment_record()}
         arguments = (step, arrays, facts, record)

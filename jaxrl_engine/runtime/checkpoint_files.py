@@ -56,10 +56,18 @@ def write_checkpoint(path: Path, arrays: list[np.ndarray], facts: list[LeafFacts
 
 
 def _checkpointer() -> "orbax.checkpoint.Checkpointer":
-    """Import Orbax only here: it takes half a second, which the writing thread can spend while training goes on."""
+    """Import Orbax only here: it takes half a second, which the writing thread can spend while training goes on.
+
+    Of several processes it must not know: it would have all of them meet at every step of a save that one of them makes.
+    """
     import orbax.checkpoint as ocp
 
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"rank{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _leaf_name(index: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxrl_engine.core.types import PyTree
 
@@ -77,9 +78,16 @@ def to_host(tree: PyTree) -> list[np.ndarray]:
     """Copy every leaf to a NumPy array of its own, C-contiguous: donating or changing the originals is safe afterwards.
 
     The copy is needed even for arrays already fetched: on the CPU a fetched array is a view of the device's memory.
+    What is split over several processes is gathered, so all of them must ask.
     """
     raw = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
-    return [np.array(leaf, copy=True, order="C") for leaf in jax.device_get(raw)]
+    return [np.array(leaf, copy=True, order="C") for leaf in jax.device_get([_whole(leaf) for leaf in raw])]
+
+
+def _whole(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return leaf
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 def from_host(template: PyTree, arrays: list[np.ndarray]) -> PyTree:

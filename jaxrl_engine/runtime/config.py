@@ -15,6 +15,7 @@ from jaxrl_engine.core.config import Config
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.command_line import HELP_OPTIONS, print_help, read_arguments
 from jaxrl_engine.runtime.errors import exit_with, one_line
+from jaxrl_engine.runtime.places import parse_place
 from jaxrl_engine.runtime.settings import flatten, read_tree, to_tree, with_values
 from jaxrl_engine.runtime.strict_yaml import dump_mapping, read_mapping
 from jaxrl_engine.runtime.sweep import sweep_settings
@@ -125,8 +126,13 @@ class Session:
     """Print the resolved configuration as YAML and exit."""
     platform: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to compute."""
-    num_devices: int = 1
-    """Devices to spread the environments over (0: all there are)."""
+    devices: int | Literal["all"] = 1
+    """Devices of each process to spread environments, bodies or seeds over; with --platform cpu the host is split."""
+    distributed: str = "off"
+    """Several processes as one run: HOST:PORT,RANK,SIZE (rank 0 listens there), auto (SLURM, Open MPI, Kubernetes) or
+    off. python -m jaxrl_engine.launch starts several on this machine."""
+    distributed_timeout: float = 60.0
+    """Seconds to wait for the other processes at the start."""
     live: bool = False
     """Show the run in a browser: eight of its worlds and the curves (default: yes on a terminal, else no)."""
     live_port: int = 8765
@@ -146,8 +152,13 @@ class Session:
     """Least severe messages to print; debug also tells each worker's random key and its first actions."""
 
     def __post_init__(self) -> None:
-        if self.num_devices < 0:
-            raise ValueError(f"num_devices must be a whole number >= 0, not {self.num_devices}")
+        whole = self.devices == "all" or self.devices >= 1
+        require(whole, "devices", "a whole number >= 1 or all", self.devices)
+        if self.distributed not in ("auto", "off"):
+            parse_place(self.distributed)
+        require(self.distributed_timeout > 0, "distributed_timeout", "a number > 0", self.distributed_timeout)
+        if self.distributed != "off" and self.eval_only:
+            raise ValueError("distributed must be off with eval_only, which takes one process")
         if self.eval_only and self.resume is None:
             raise ValueError("eval_only needs a run to evaluate: give --resume DIR")
         if self.resume is not None and self.run_dir is not None:
@@ -156,6 +167,11 @@ class Session:
         require(1 <= self.live_port <= 65535, "live_port", "from 1 to 65535", self.live_port)
         if self.tensorboard and self.eval_only:
             raise ValueError("tensorboard has nothing to show with eval_only")
+
+    @property
+    def device_count(self) -> int | None:
+        """Devices of each process; None: all there are."""
+        return None if self.devices == "all" else self.devices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import resource
 import stat
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,21 +31,25 @@ _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _CACHE_HIT_EVENT = "/jax/compilation_cache/cache_hits"
 
 
-def configure_platform(platform: Literal["auto", "cpu", "gpu"], num_devices: int) -> None:
+def configure_platform(
+    platform: Literal["auto", "cpu", "gpu"], devices: int | None, connect: Callable[[], None] = lambda: None
+) -> None:
     """Choose where JAX computes; call it before JAX is first used. `auto` leaves JAX's own choice.
 
     Args:
-        platform: `cpu` also splits the host into `num_devices` devices.
-        num_devices: devices the run will use (0: all there are).
+        platform: `cpu` also splits this process's share of the host into `devices` devices.
+        devices: devices each process will use (None: all there are).
+        connect: connects the processes of a run, which must come between choosing and first use.
 
     Raises:
         UserError: there is no GPU, fewer devices than asked for, or JAX already runs elsewhere.
     """
-    if platform == "cpu" and num_devices > 1:
-        _split_host(num_devices)
+    if platform == "cpu" and devices is not None and devices > 1:
+        _split_host(devices)
     if platform != "auto":
         # An empty list lets JAX try each accelerator and fall back quietly; whether it found one is checked below.
         jax.config.update("jax_platforms", "cpu" if platform == "cpu" else "")
+    connect()
     try:
         found = jax.default_backend()
     except RuntimeError as error:
@@ -53,29 +58,33 @@ def configure_platform(platform: Literal["auto", "cpu", "gpu"], num_devices: int
         raise UserError(f"platform must be auto or cpu: JAX sees no GPU, only {found} (is a cuda extra installed?)")
     if platform == "cpu" and found != "cpu":
         raise UserError(f"platform cpu must be chosen before JAX is first used; it runs on {found} already")
-    _require_devices(num_devices)
+    _require_devices(devices)
 
 
-def _split_host(num_devices: int) -> None:
+def _split_host(devices: int) -> None:
     flags = re.sub(rf"{_DEVICE_COUNT_FLAG}=\S+", "", os.environ.get("XLA_FLAGS", ""))
-    os.environ["XLA_FLAGS"] = f"{flags.strip()} {_DEVICE_COUNT_FLAG}={num_devices}".strip()
+    os.environ["XLA_FLAGS"] = f"{flags.strip()} {_DEVICE_COUNT_FLAG}={devices}".strip()
 
 
-def _require_devices(num_devices: int) -> None:
-    available = jax.device_count()
-    if num_devices > available:
+def _require_devices(devices: int | None) -> None:
+    available = jax.local_device_count()
+    if devices is not None and devices > available:
         hint = "; with --platform cpu the host is split into as many as you ask for" if available == 1 else ""
-        raise UserError(f"num_devices must be at most {available}, the devices JAX sees, not {num_devices}{hint}")
+        raise UserError(f"devices must be at most {available}, the devices JAX sees, not {devices}{hint}")
 
 
-def data_mesh(num_devices: int) -> jax.sharding.Mesh:
-    """Return a mesh with the one axis `data` over the first `num_devices` devices (0: all).
+def data_mesh(devices: int | None) -> jax.sharding.Mesh | None:
+    """Return a mesh with the one axis `data` over the first `devices` devices of every process (None: all of them).
+
+    Where that is a single device there is no mesh: programs then need none.
 
     Raises:
         UserError: there are fewer devices.
     """
-    _require_devices(num_devices)
-    return jax.sharding.Mesh(np.array(jax.devices()[: num_devices or None]), ("data",))
+    _require_devices(devices)
+    of_process = [jax.local_devices(process_index=process)[:devices] for process in range(jax.process_count())]
+    chosen = [device for each in of_process for device in each]
+    return jax.sharding.Mesh(np.array(chosen), ("data",)) if len(chosen) > 1 else None
 
 
 def enable_compile_cache() -> Path | None:

@@ -37,6 +37,12 @@ def require_memory(needed: int, settings: str) -> None:
         raise UserError(f"{settings} need {needed / 2**30:.3g} GiB, and {free / 2**30:.3g} GiB are free: {share}")
 
 
-def bytes_of(shapes: Any) -> int:
-    """Return the size of a pytree of arrays or of their shapes; keys count as what they are made of."""
+def bytes_of(shapes: Any, shardings: Any = None) -> int:
+    """Return the size of a pytree of arrays or of their shapes, or, with shardings, of one device's part of it.
+
+    Keys count as what they are made of.
+    """
+    if shardings is not None:
+        part = jax.tree.map(lambda leaf, where: where.shard_shape(leaf.shape), shapes, shardings)
+        shapes = jax.tree.map(lambda leaf, shape: jax.ShapeDtypeStruct(shape, leaf.dtype), shapes, part)
     return sum(math.prod(leaf.shape) * max(leaf.dtype.itemsize, 1) for leaf in jax.tree.leaves(shapes))

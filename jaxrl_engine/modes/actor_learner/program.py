@@ -91,6 +91,10 @@ class AsyncProgram:
         """Begin a run, in lockstep with the first rollouts of every actor. The key is consumed."""
         return jax.jit(self._init)(key, hyper)
 
+    def shapes(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:
+        """The shapes of what `init` returns."""
+        return jax.eval_shape(self._init, key, hyper)
+
     def compile(self, state: AsyncState) -> Callable[[AsyncState, Any], tuple[AsyncState, Rows]]:
         """Compile what actors and learner run; the state passed to the result is donated."""
         behaviour = _behaviour(state.train_state)

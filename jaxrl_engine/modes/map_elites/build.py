@@ -10,8 +10,8 @@ from jaxrl_engine.modes.map_elites.space import make_space
 from jaxrl_engine.modes.sync import OnPolicy
 
 
-def make_evolution(built: Build) -> Evolution:
-    """Make the trainer of the mode map-elites.
+def make_evolution(built: Build, *, split: bool = False) -> Evolution:
+    """Make the trainer of the mode map-elites; `split`: its worlds lie on several devices.
 
     Raises:
         UserError: a descriptor that the world does not measure, or more first bodies than are evaluated at once.
@@ -26,7 +26,7 @@ def make_evolution(built: Build) -> Evolution:
     if qd.num_initial > rows:
         allowed = "the bodies evaluated in a generation, qd.num_offspring and, with qd.refresh, one per feasible cell"
         raise UserError(f"qd.num_initial must be at most {rows}, {allowed}, not {qd.num_initial}")
-    bodies = VectorEnv(env, config.num_envs, params_axis=0)
+    bodies = VectorEnv(env, config.num_envs, params_axis=0, split=split)
     return Evolution(
         practice=OnPolicy(built.algorithm, bodies, None, config.num_steps), env=env, config=qd, space=space,
         warm_up=config.warm_up_generations, generations=config.num_updates,

@@ -88,6 +88,10 @@ class Evolution:
             ),
         )  # fmt: skip
 
+    def batched(self, actor: PyTree) -> PyTree:
+        """The leaves of the worlds lead with them; the repertoire is everybody's."""
+        return jax.tree.map(lambda _: False, actor).replace(worlds=self.practice.batched(actor.worlds))
+
     def learn(self, train_state: TrainState, actor: Population, key: Key[Array, ""]) -> Learned:
         """Run one generation. The key is consumed."""
         key_children, key_random, key_elites, key_train, key_first = jax.random.split(key, 5)

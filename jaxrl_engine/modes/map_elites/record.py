@@ -12,7 +12,6 @@ import numpy as np
 from jaxrl_engine.core.types import PyTree
 from jaxrl_engine.envs.protocol import Embodied
 from jaxrl_engine.modes.build import Build
-from jaxrl_engine.modes.evaluator import Evaluator
 from jaxrl_engine.modes.fused import RunState
 from jaxrl_engine.modes.map_elites.elites import EliteResults
 from jaxrl_engine.modes.map_elites.evolution import Evolution, Population
@@ -32,18 +31,19 @@ FILM_STREAM = 6
 
 
 def leave_elites(
-    run_dir: Path, evaluator: Evaluator, evolution: Evolution, state: RunState, updates: int, summary: dict[str, Any]
+    run_dir: Path, built: Build, evolution: Evolution, state: RunState, results: EliteResults, summary: dict[str, Any]
 ) -> None:
     """Write tables, pictures and report of a run, of each of its seeds in a directory of its own.
+
+    `results` are those of the last evaluation, of `state`.
 
     Raises:
         RunError: the disk does not take them; the checkpoints stand.
     """
-    results: EliteResults = jax.device_get(evaluator(state, updates))
     population: Population = jax.device_get(state.actor)
     rows = _rows(run_dir / "metrics.jsonl")
-    labels = [""] if evaluator.built.num_runs is None else [f"_{i}" for i in range(evaluator.built.num_runs)]
-    steps = updates * evaluator.built.config.samples_per_update
+    labels = [""] if built.num_runs is None else [f"_{i}" for i in range(built.num_runs)]
+    steps = int(np.max(state.updates)) * built.config.samples_per_update
     for index, label in enumerate(labels):
 
         def of_run(tree: PyTree, index: int = index, several: bool = bool(label)) -> PyTree:
@@ -55,7 +55,7 @@ def leave_elites(
         try:
             directory.mkdir(exist_ok=True)
             save_tables(record, directory)
-            film_elites(evaluator.built, of_run(state), record, directory / "elites.gif")
+            film_elites(built, of_run(state), record, directory / "elites.gif")
             draw_all(record, rows, directory)
             write_report(record, rows, directory, summary)
         except OSError as error:
