@@ -58,7 +58,7 @@ def write_checkpoint(path: Path, arrays: list[np.ndarray], facts: list[LeafFacts
 def _checkpointer() -> "orbax.checkpoint.Checkpointer":
     """Import Orbax only here: it takes half a second, which the writing thread can spend while training goes on.
 
-    Of several processes it must not know: it would have all of them meet at every step of a save that one of them makes.
+    Of several processes it must not know: all of them would have to meet at every step of a save that one makes.
     """
     import orbax.checkpoint as ocp
 

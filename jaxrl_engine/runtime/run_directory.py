@@ -38,7 +38,7 @@ class RunDirectory:
         Raises:
             UserError: the directory cannot be made, is not empty, or another process works in it.
         """
-        path = _make_directory(path) if path is not None else _make_default_directory(config)
+        path = _make_directory(path) if path is not None else default_directory(config)
         lock = _acquire(path)
         if _has_content(path):
             os.close(lock)
@@ -184,7 +184,12 @@ def _make_directory(path: Path) -> Path:
     return path
 
 
-def _make_default_directory(config: Config) -> Path:
+def default_directory(config: Config) -> Path:
+    """Make the directory of a run for which none was named.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     env = re.sub(r"[^A-Za-z0-9._-]", "-", config.env)
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.mode}-{env}"[:120]
     number = 1

@@ -1,10 +1,7 @@
 """The fused program: strictly on-policy, indifferent to chunks, runs and devices, and closed to the host."""
 
 import dataclasses
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -208,40 +205,3 @@ def test_memory_does_not_grow_over_5000_updates(compiled):
     assert grown <= 5.0
     assert alive <= arrays
     assert int(state.updates) == 5500
-
-
-EIGHT_DEVICES = """
-import json, sys, jax, numpy as np
-from jaxrl_engine.core.config import Config, PPOConfig
-from jaxrl_engine.modes.build import build
-from jaxrl_engine.modes.train import make_program
-
-built = build(Config(env="gymnax:CartPole-v1", num_envs=32, num_steps=8, ppo=PPOConfig(learning_rate=1e-3)))
-answers = {}
-for devices in (1, 8):
-    program = make_program(built, devices)
-    state = program.init(built.keys, built.hyper)
-    chunk = program.compile(state)
-    state, rows = chunk(state, np.int32(3))
-    state, rows = chunk(state, np.int32(2))
-    actor = state.actor.vector.episode_length
-    answers[devices] = {
-        "devices": len(actor.sharding.device_set), "shard": actor.addressable_shards[0].data.shape,
-        "lengths": actor.tolist(),
-        "params": [leaf.ravel().tolist() for leaf in jax.tree.leaves(state.train_state.params)],
-    }
-print(json.dumps(answers))
-"""
-
-
-@pytest.mark.slow
-def test_eight_devices_compute_what_one_does():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    done = subprocess.run([sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout.splitlines()[-1])
-    one, eight = answers["1"], answers["8"]
-    assert (one["devices"], eight["devices"], eight["shard"]) == (1, 8, [4])
-    assert one["lengths"] == eight["lengths"]
-    for a, b in zip(one["params"], eight["params"], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,41 @@
+"""Several devices compute what one does, each its share of it."""
+
+import pytest
+from several_devices import assert_close, compute
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 1e-4
+"""Sums are taken in another order; a few updates let that grow, to 1e-5 where it was measured."""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return compute("ppo", "seeds")
+
+
+def test_eight_devices_learn_what_one_does(answers):
+    one, eight = answers["ppo"]["1"], answers["ppo"]["8"]
+    assert (one["devices"], eight["devices"], eight["shard"]) == (1, 8, [2])
+    assert one["lengths"] == eight["lengths"]
+    assert_close(one["params"], eight["params"], TOLERANCE)
+    assert_close(one["statistics"], eight["statistics"], TOLERANCE)
+
+
+def test_whole_runs_are_split_where_devices_divide_them(answers):
+    one, eight = answers["seeds"]["1"], answers["seeds"]["8"]
+    assert (eight["devices"], eight["shard"]) == (8, [1, 16])
+    assert one["lengths"] == eight["lengths"]
+    assert_close(one["params"], eight["params"], TOLERANCE)
+
+
+def test_learning_is_divided_and_no_sample_is_gathered(answers):
+    one, eight = answers["learning"]["1"], answers["learning"]["8"]
+    assert eight["gathers"]["learn"] == 0
+    assert eight["flops"] < one["flops"] / 4  # an eighth, and what is done once per device
+
+
+def test_a_checkpoint_of_eight_devices_goes_on_with_four_and_with_one(answers):
+    resumed = answers["resumed"]
+    assert resumed["updates"] == 12
+    assert resumed["parts"]["return"] == pytest.approx(resumed["whole"]["return"], rel=TOLERANCE)

@@ -1,0 +1,24 @@
+"""What `split_programs` computes in a process of its own with eight devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def compute(*jobs: str) -> dict:
+    """Return the answers of `split_programs` for these jobs."""
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
+    command = [sys.executable, str(Path(__file__).with_name("split_programs.py")), *jobs]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_close(one: list, other: list, tolerance: float) -> None:
+    """Leaves agree up to a share of their size, or of a thousandth."""
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(b, a, rtol=tolerance, atol=1e-3 * tolerance)
