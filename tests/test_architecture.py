@@ -24,7 +24,7 @@ FLOORS = {
 }
 """What each room may import besides itself."""
 
-ENTRY_POINTS = {"__init__", "run", "play", "status", "api", "live.__main__"}
+ENTRY_POINTS = {"__init__", "run", "launch", "play", "status", "api", "live.__main__"}
 """Files beside the rooms, and what `python -m` starts inside one: they may import everything, and only one another may
 import them."""
 

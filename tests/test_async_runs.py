@@ -113,7 +113,7 @@ def test_a_second_interrupt_ends_it_at_once_and_nothing_saved_is_lost(tmp_path):
         ("--mode async --per-beta-start -0.1", ["impact.per_beta_start"]),
         ("--mode async --replay none", ["impact.new_fraction", "1 with replay none"]),
         ("--mode async --num-seeds 2", ["num_seeds"]),
-        ("--mode async --num-devices 2", ["num_devices"]),
+        ("--mode async --devices 2", ["devices"]),
         ("--mode async --network.recurrent gru", ["network.recurrent", "none with algo impact"]),
         ("--mode async --env nowhere", ["nowhere"]),
     ],

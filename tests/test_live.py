@@ -128,7 +128,7 @@ def test_a_run_on_eight_devices_is_shown_too(tmp_path):
     """The policy lies on every device, the wall's worlds on one."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     small = ("--env", "reacher", "--num-envs", "8", "--num-steps", "8", "--network.hidden-sizes", "8")
-    options = ("--num-devices", "8", "--total-steps", "4096", "--evaluation.episodes", "4", "--record")
+    options = ("--devices", "8", "--total-steps", "4096", "--evaluation.episodes", "4", "--record")
     done = run(*small, *options, "--run-dir", tmp_path / "run", env=environment)
     assert done.returncode == 0, done.stderr
     assert "the wall shows no worlds" not in done.stderr + done.stdout

@@ -119,7 +119,7 @@ def test_the_status_says_what_the_model_is_and_where(place):
         ("--mode map-elites --qd.min-links 1", ["qd.min_links", "from 2 to 8"]),
         ("--mode map-elites --qd.min-length 0", ["qd.min_length", "above 0"]),
         ("--mode map-elites --num-initial 10000", ["qd.num_initial must be at most"]),
-        ("--mode map-elites --num-devices 2", ["num_devices"]),
+        ("--mode map-elites --devices 2", ["devices"]),
         ("--mode map-elites --num-envs 50000000", ["num_envs", "GiB", "times as many fit"]),
         ("--mode map-elites --num-envs 500000000", ["num_envs must be", "below 2^31"]),
         ("--mode map-elites --env reacher-zigzag --qd.descriptors links energy", ["energy", "does not measure"]),

@@ -159,7 +159,7 @@ def test_play_without_the_extra_for_videos_says_so_before_it_looks_at_the_run(tm
         ("--resume /nonexistent", ["/nonexistent"]),
         ("--eval-only", ["--resume"]),
         ("--platform gpu", ["platform", "GPU"]),
-        ("--platform cpu --num-devices 3", ["num_envs", "3"]),
+        ("--platform cpu --devices 3", ["num_envs", "3"]),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_on_disk(tmp_path, arguments, words):

@@ -9,7 +9,7 @@ running averages are part of the state, so rows do not depend on where chunks or
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
@@ -68,8 +68,8 @@ class Trainer(Protocol):
     def start(self, key: Key[Array, ""]) -> PyTree:
         """Begin the worlds, and whatever else is kept beside the learner. The key is consumed."""
 
-    def batched(self, actor: PyTree) -> PyTree:
-        """Say of each leaf of what `start` returns whether it leads with the environments."""
+    def batched(self, path: Sequence[str]) -> bool:
+        """Say whether what lies at a path of fields within what `start` returns leads with the environments."""
 
     def learn(self, train_state: TrainState, actor: PyTree, key: Key[Array, ""]) -> Learned:
         """Collect, learn, and say what was seen. The key is consumed."""
@@ -119,8 +119,11 @@ class FusedProgram(Generic[T]):
 
     def shardings(self, state: PyTree) -> PyTree:
         """Where each leaf lies: environments, or whole runs, split over the devices, all else on each of them."""
-        batched = jax.tree.map(lambda _: False, state)
-        return self.placement.of(state, batched.replace(actor=self.trainer.batched(state.actor)))
+
+        def batched(path: Sequence[str]) -> bool:
+            return path[0] == "actor" and self.trainer.batched(path[1:])
+
+        return self.placement.of(state, batched)
 
     def run_chunk(self, state: RunState, num_updates: Int[Array, ""]) -> tuple[RunState, Rows]:
         """Run up to `num_updates` updates, stopping early where too many in a row were rejected as not finite."""

@@ -8,7 +8,7 @@ of the whole batch. Nothing below `modes` knows of it.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -53,11 +53,19 @@ class Placement:
         axes = (AXIS,) if self.by_run or not self.runs_axis else (None, AXIS)
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
-    def of(self, tree: PyTree, batched: PyTree) -> PyTree:
-        """Where each leaf lies, given which of them lead with the environments; None without a mesh."""
+    def of(self, tree: PyTree, batched: Callable[[Sequence[str]], bool]) -> PyTree:
+        """Where each leaf lies; `batched` says of a path of fields whether what is there leads with the environments.
+
+        None without a mesh.
+        """
         if self.mesh is None:
             return None
-        return jax.tree.map(lambda _, split: self.split if split or self.by_run else self.everywhere, tree, batched)
+
+        def place(path: Any, _: Any) -> NamedSharding | None:
+            names = [str(getattr(entry, "name", entry)) for entry in path]
+            return self.split if self.by_run or batched(names) else self.everywhere
+
+        return jax.tree_util.tree_map_with_path(place, tree)
 
     def in_turn(self, program: Callable[..., Tree]) -> Callable[..., Tree]:
         """A compiled program that is never under way beside another one, where that would be wrong.

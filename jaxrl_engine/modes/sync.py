@@ -6,6 +6,7 @@ repeated inside one compiled program (`modes.fused`).
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +36,9 @@ class OnPolicy:
         """Begin `B` episodes. The key is consumed."""
         return start(self.algorithm, self.vector_env, key, self.env_params)
 
-    def batched(self, actor: PyTree) -> PyTree:
-        """All leaves lead with the environments."""
-        return jax.tree.map(lambda _: True, actor)
+    def batched(self, path: Sequence[str]) -> bool:
+        """All that an actor keeps leads with the environments."""
+        return True
 
     def learn(self, train_state: TrainState, actor: ActorState, key: Key[Array, ""]) -> Learned:
         """Roll out once and learn from it once. The key is consumed."""

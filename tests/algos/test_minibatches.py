@@ -24,17 +24,19 @@ def test_each_of_the_24_orders_of_four_is_equally_likely(key):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def _collect(samples, memory, key, epochs, minibatches):
+def _collect(samples, memory, key, epochs, minibatches, groups=1):
     def step(learner, batch: Minibatch):
         return learner + 1, batch
 
-    return scan_minibatches(step, 0, samples, memory, key, num_epochs=epochs, num_minibatches=minibatches)
+    sizes = {"num_epochs": epochs, "num_minibatches": minibatches, "num_groups": groups}
+    return scan_minibatches(step, 0, samples, memory, key, **sizes)
 
 
-def test_every_sample_once_per_epoch(key):
+@pytest.mark.parametrize("groups", [1, 7])
+def test_every_sample_once_per_epoch(key, groups):
     num_steps, num_envs = 6, 7
     time, env = jnp.meshgrid(jnp.arange(num_steps), jnp.arange(num_envs), indexing="ij")
-    steps, batches = _collect({"time": time, "env": env}, None, key, 5, 3)
+    steps, batches = _collect({"time": time, "env": env}, None, key, 5, 3, groups)
     assert int(steps) == 15
     assert batches.samples["time"].shape == (15, 14)
     flat = np.asarray(batches.samples["time"] * num_envs + batches.samples["env"]).reshape(5, -1)
@@ -68,3 +70,27 @@ def test_split_cuts_without_loss(key, memory):
     np.testing.assert_array_equal(np.concatenate(list(np.asarray(parts.samples["x"])), axis=axis), samples["x"])
     if memory is not None:
         np.testing.assert_array_equal(np.asarray(parts.memory).reshape(-1), memory)
+
+
+@pytest.mark.parametrize(("groups", "used"), [(2, 2), (4, 2), (6, 6), (8, 2)])
+def test_every_minibatch_takes_as_many_from_each_group_and_keeps_them_together(key, groups, used):
+    """Of 6 environments and minibatches of 10 × 6 / 5 = 12 samples: as many groups as divide both."""
+    num_steps, num_envs = 10, 6
+    time, env = jnp.meshgrid(jnp.arange(num_steps), jnp.arange(num_envs), indexing="ij")
+    _, batches = _collect({"time": time, "env": env}, None, key, 3, 5, groups)
+    group = np.asarray(batches.samples["env"]) // (num_envs // used)
+    np.testing.assert_array_equal(group, np.broadcast_to(np.repeat(np.arange(used), 12 // used), (15, 12)))
+    flat = np.asarray(batches.samples["time"] * num_envs + batches.samples["env"]).reshape(3, -1)
+    for epoch in flat:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(num_steps * num_envs))
+    assert not np.array_equal(flat[0], flat[1])
+
+
+def test_with_memory_groups_are_of_whole_environments(key):
+    num_steps, num_envs = 5, 12
+    env = jnp.broadcast_to(jnp.arange(num_envs), (num_steps, num_envs))
+    _, batches = _collect({"env": env}, 10 * jnp.arange(num_envs), key, 2, 3, 8)
+    chosen = np.asarray(batches.samples["env"])  # four groups, of 12 environments in threes of four
+    assert chosen.shape == (6, num_steps, 4)
+    np.testing.assert_array_equal(chosen // 3, np.broadcast_to(np.arange(4), chosen.shape))
+    np.testing.assert_array_equal(10 * chosen[:, 0], batches.memory)

@@ -39,7 +39,7 @@ def test_values_are_converted_by_their_fields():
             *("--env-params", "n=3", "x=1e-2", "flag=true", "name=no", "empty=", "kind=a=b"),
             *("--network.hidden-sizes", "32", "16", "--network.initial-log-std", "-.5"),
             *("--ppo.no-anneal-learning-rate", "--ppo.clip-value", "--wandb", "--tensorboard", "--quiet"),
-            *("--run-dir", "out/x", "--platform", "cpu", "--num_devices", "0", "--log-level", "debug", "--env", "17"),
+            *("--run-dir", "out/x", "--platform", "cpu", "--devices", "all", "--log-level", "debug", "--env", "17"),
         ]
     )
     config = result.config
@@ -49,7 +49,7 @@ def test_values_are_converted_by_their_fields():
     assert (config.ppo.anneal_learning_rate, config.ppo.clip_value) == (False, True)
     assert (config.logging.wandb, config.logging.tensorboard, result.tensorboard) == (True, True, True)
     assert config.env == "17"
-    assert (result.run_dir, result.platform, result.num_devices) == (Path("out/x"), "cpu", 0)
+    assert (result.run_dir, result.platform, result.devices) == (Path("out/x"), "cpu", "all")
     assert (result.quiet, result.log_level, result.eval_only, result.print_config) == (True, "debug", False, False)
     assert result.overrides == {
         *("env", "env_params", "network.hidden_sizes", "network.initial_log_std", "ppo.anneal_learning_rate"),
@@ -85,7 +85,7 @@ def test_nothing_given_is_the_default():
     result = parse([])
     assert result.config == Config()
     assert (result.config_file, result.overrides, result.run_dir, result.resume) == (None, frozenset(), None, None)
-    assert (result.platform, result.num_devices, result.log_level) == ("auto", 1, "info")
+    assert (result.platform, result.devices, result.log_level) == ("auto", 1, "info")
 
 
 def test_resume_takes_the_configuration_of_the_run(tmp_path):
@@ -137,7 +137,9 @@ def test_resume_takes_the_configuration_of_the_run(tmp_path):
         ("--ppo.num-minibatches 7", "ppo.num_minibatches must be such that"),
         ("--sweep gamma=0.9", "sweep: 'gamma' cannot be swept; did you mean 'ppo.gamma'?"),
         ("--platform tpu", "platform must be one of auto, cpu, gpu, not 'tpu'"),
-        ("--num-devices -1", "num_devices must be a whole number >= 0, not -1"),
+        ("--devices 0", "devices must be a whole number >= 1 or all, not 0"),
+        ("--distributed 127.0.0.1:1,0", "distributed must be auto, off or HOST:PORT,RANK,SIZE, not '127.0.0.1:1,0'"),
+        ("--distributed-timeout 0", "distributed_timeout must be a number > 0, not 0.0"),
         ("--eval-only", "eval_only needs a run to evaluate"),
         ("--resume /nowhere", "resume: /nowhere is not the directory of a run"),
         ("--config /nowhere.yaml", "/nowhere.yaml: No such file or directory"),

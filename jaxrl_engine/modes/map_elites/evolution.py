@@ -13,6 +13,7 @@ crowd out the rest. Source: Mouret & Clune 2015, arXiv:1504.04909, with the elit
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -88,9 +89,9 @@ class Evolution:
             ),
         )  # fmt: skip
 
-    def batched(self, actor: PyTree) -> PyTree:
-        """The leaves of the worlds lead with them; the repertoire is everybody's."""
-        return jax.tree.map(lambda _: False, actor).replace(worlds=self.practice.batched(actor.worlds))
+    def batched(self, path: Sequence[str]) -> bool:
+        """Only the worlds do; the repertoire is everybody's."""
+        return path[0] == "worlds"
 
     def learn(self, train_state: TrainState, actor: Population, key: Key[Array, ""]) -> Learned:
         """Run one generation. The key is consumed."""
