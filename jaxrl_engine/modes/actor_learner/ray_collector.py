@@ -8,8 +8,10 @@ is being collected, and a second call would only fix its parameters earlier than
 import collections
 import contextlib
 import os
+import sys
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -65,13 +67,13 @@ class Workplace:
 class Worker:
     """The near end of a workplace."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, environment: Mapping[str, str]) -> None:
         ray = ray_session.ray()
         # No restarts by Ray: a process begun anew would have lost its worlds without anybody knowing. No CPUs either:
         # they are Ray's bookkeeping, and four actors on two cores must not wait for one another.
         options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        environment = {"env_vars": _environment()}
-        self.handle = ray.remote(Workplace).options(**options, runtime_env=environment).remote(source)
+        remote = ray.remote(Workplace).options(**options, runtime_env={"env_vars": dict(environment)})
+        self.handle = remote.remote(source)
         self.title = "a Ray actor"
         self._closing = threading.Lock()
         self.is_ready = self._busy = self._closed = False
@@ -233,7 +235,7 @@ class RaySource:
             self._leave()
 
     def _employ(self) -> Worker:
-        worker = Worker(self._sent)
+        worker = Worker(self._sent, _environment(self._address))
         self._workers.add(worker)
         return worker
 
@@ -243,10 +245,12 @@ def _data(key: Key[Array, ""]) -> UInt32[np.ndarray, "..."]:
     return np.asarray(jax.random.key_data(key))
 
 
-def _environment() -> dict[str, str]:
+def _environment(address: str) -> dict[str, str]:
     """Of a Ray actor's process: worlds are stepped by its one thread, and accelerators are the learner's.
 
-    XLA's pool keeps its size all the same: a batched LAPACK call waits for others of its threads.
+    XLA's pool keeps its size all the same: a batched LAPACK call waits for others of its threads. Modules are looked
+    for where this process looks for them, in a Ray of the run's own; elsewhere these places mean nothing.
     """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip()}
+    places = {} if address else {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip(), **places}
