@@ -55,25 +55,26 @@ def require_ray(address: str) -> None:
     """Raise UserError where the extra `ray` is not installed, or nothing like Ray answers at the address."""
     if importlib.util.find_spec("ray") is None:
         raise UserError('actors.kind ray needs the extra ray: pip install -c constraints.txt -e ".[ray]"')
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not address or address in ("auto", "local") or os.environ.get("RAY_USE_TLS", "0") != "0":
+    place = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    if place in ("", "auto", "local") or os.environ.get("RAY_USE_TLS", "0") != "0":
         return
+    host, colon, port = place.removeprefix("ray://").rpartition(":")
     if not (colon and host and port.isdigit() and 0 < int(port) < 2**16):
-        raise UserError(f"actors.ray_address must be empty, auto or HOST:PORT, not {address!r}")
+        raise UserError(f"actors.ray_address must be empty, auto or HOST:PORT, not {place!r}")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as connection:
             connection.settimeout(PROBE_SECONDS)
             connection.sendall(_HELLO)
             head = connection.recv(9)
     except OSError as error:
-        raise _no_ray(address, error) from None
+        raise _no_ray(place, error) from None
     if len(head) < 4 or head[3] != _SETTINGS:
-        raise _no_ray(address, ValueError("whoever answers there is not Ray"))
+        raise _no_ray(place, ValueError("whoever answers there is not Ray"))
 
 
 def _no_ray(address: str, error: BaseException) -> UserError:
     hint = "start one with `ray start --head`, or leave actors.ray_address empty for one of the run's own"
-    return UserError(f"actors.ray_address: no Ray at {address!r} ({one_line(error)}); {hint}")
+    return UserError(f"actors.ray_address: no Ray at {address!r}; {hint} ({one_line(error)})")
 
 
 def join(address: str) -> None:
@@ -88,7 +89,9 @@ def join(address: str) -> None:
     global _users, _joined
     with _mutex:
         if _joined is not None and _joined[0] != address:
-            raise UserError(f"actors.ray_address must be {_joined[0]!r}, which this process has joined, not {address!r}")
+            raise UserError(
+                f"actors.ray_address must be {_joined[0]!r}, which this process has joined, not {address!r}"
+            )
         if _joined is None:
             require_ray(address)
             _joined = address, _begin(address)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, UInt32
 
@@ -50,12 +51,12 @@ class Workplace:
 
     def begin(self, key: UInt32[np.ndarray, "..."], actor: int) -> None:
         """Begin episodes. The key is consumed."""
-        self._collector = self._source.begin(jax.random.wrap_key_data(key), actor)
+        self._collector = self._source.begin(_key(key), actor)
 
     def collect(self, behaviour: PyTree, key: UInt32[np.ndarray, "..."]) -> Collected:
         """Return a rollout in NumPy's arrays. The key is consumed."""
         assert self._collector is not None  # `begin` comes first
-        collected: Collected = jax.device_get(self._collector.collect(behaviour, jax.random.wrap_key_data(key)))
+        collected: Collected = jax.device_get(self._collector.collect(behaviour, _key(key)))
         return collected
 
     def close(self) -> None:
@@ -177,18 +178,18 @@ class RaySource:
     """Any source, at work in processes of Ray's. It is sent there as it is, so worlds of the user's own work too."""
 
     def __init__(self, source: Source, address: str, num_workers: int, seconds: float) -> None:
-        """Take an actor that is silent for `seconds` for lost; `address` as `ray.init` takes it, or "".
+        """Join Ray, before anything of a run is written; an actor that is silent for `seconds` counts as lost.
 
         Raises:
-            UserError: Ray is not installed, or not at this address.
+            UserError, RunError: see `ray_session.join`.
         """
-        ray_session.require_ray(address)
+        ray_session.join(address)
+        self._leave = weakref.finalize(self, ray_session.leave)
         self.source = source
         self._address, self._num_workers, self._seconds = address, num_workers, seconds
         self._parameters = Parameters()
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._ready: collections.deque[Worker] = collections.deque()
-        self._leave: Any = None
 
     def example(self, behaviour: TrainState) -> Chunk:
         return self.source.example(behaviour)
@@ -197,12 +198,9 @@ class RaySource:
         """Start a process for each actor; the first one compiles, the others load that from the cache.
 
         Raises:
-            UserError, RunError: Ray cannot be joined, or a process does not start.
+            TimeoutError, LostActorError: see `Worker.ask`; whatever the compiler raises is raised here too.
         """
         self._behaviour = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), behaviour)
-        if self._leave is None:
-            ray_session.join(self._address)
-            self._leave = weakref.finalize(self, ray_session.leave)
         self._sent = ray_session.ray().put(self.source)
         workers = [self._employ() for _ in range(self._num_workers)]
         workers[0].compiled(workers[0].compile(self._behaviour), COMPILE_SECONDS)
@@ -231,8 +229,7 @@ class RaySource:
         """End every process, and Ray where nobody else in this process needs it; safe to call twice."""
         for worker in list(self._workers):
             worker.close()
-        if self._leave is not None:
-            self._leave()
+        self._leave()
 
     def _employ(self) -> Worker:
         worker = Worker(self._sent, _environment(self._address))
@@ -243,6 +240,10 @@ class RaySource:
 def _data(key: Key[Array, ""]) -> UInt32[np.ndarray, "..."]:
     """A key as NumPy's numbers."""
     return np.asarray(jax.random.key_data(key))
+
+
+def _key(data: UInt32[np.ndarray, "..."]) -> Key[Array, ""]:
+    return jax.random.wrap_key_data(jnp.asarray(data))
 
 
 def _environment(address: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from jaxrl_engine.modes.actor_learner import actors as room
 from jaxrl_engine.modes.actor_learner.actors import Supervisor
 from jaxrl_engine.runtime.errors import RunError
 
+
 def content(message):
     return int(message.collected.chunks.reward[0, 0, 0])
 
