@@ -56,6 +56,9 @@ class TroubledCollector:
 
 
 class Troubled:
+    def __init__(self, seconds_to_begin=0.0):
+        self.seconds_to_begin = seconds_to_begin
+
     def example(self, behaviour):
         return jax.eval_shape(lambda: rollout(0).chunks)
 
@@ -63,4 +66,5 @@ class Troubled:
         pass
 
     def begin(self, key, actor=0):
+        time.sleep(self.seconds_to_begin)
         return TroubledCollector(actor)

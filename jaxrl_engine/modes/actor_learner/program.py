@@ -150,8 +150,11 @@ class AsyncProgram:
 
     def close(self) -> list[str]:
         """End the actors; returns the names of threads that would not end, which the process takes with it."""
-        survivors = [] if self._running is None else self._running.supervisor.end()
+        end = list if self._running is None else self._running.supervisor.end
+        survivors: list[str] = end()
         if isinstance(self.source, RaySource):
+            self.source.dismiss()  # who waits for a process wakes up
+            survivors = survivors and end()
             self.source.close()
         return survivors
 

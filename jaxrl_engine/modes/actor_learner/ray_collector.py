@@ -28,6 +28,8 @@ from jaxrl_engine.runtime.errors import RunError
 COMPILE_SECONDS = 1800.0
 CLOSE_SECONDS = 3.0
 """An idle actor has so long to end the processes of its worlds before it is killed."""
+SAFE_THREADS = 4
+"""Of a process with more than one: as `jaxrl_engine` sets it."""
 KEPT_VERSIONS = 2
 """Parameters in Ray's store: a thread may have fetched the older ones just before the newer came."""
 
@@ -190,6 +192,7 @@ class RaySource:
         self._parameters = Parameters()
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._ready: collections.deque[Worker] = collections.deque()
+        self._dismissed = False
 
     def example(self, behaviour: TrainState) -> Chunk:
         return self.source.example(behaviour)
@@ -225,14 +228,21 @@ class RaySource:
             raise
         return RayCollector(worker, self._parameters, self._seconds)
 
-    def close(self) -> None:
-        """End every process, and Ray where nobody else in this process needs it; safe to call twice."""
+    def dismiss(self) -> None:
+        """End every process, for good: whoever waits for one wakes with a LostActorError."""
+        self._dismissed = True
         for worker in list(self._workers):
             worker.close()
+
+    def close(self) -> None:
+        """End every process, and Ray where nobody else in this process needs it; safe to call twice."""
+        self.dismiss()
         self._leave()
 
     def _employ(self) -> Worker:
-        worker = Worker(self._sent, _environment(self._address))
+        if self._dismissed:
+            raise LostActorError("all Ray actors have been dismissed")
+        worker = Worker(self._sent, _environment(self._address, self._num_workers))
         self._workers.add(worker)
         return worker
 
@@ -246,12 +256,15 @@ def _key(data: UInt32[np.ndarray, "..."]) -> Key[Array, ""]:
     return jax.random.wrap_key_data(jnp.asarray(data))
 
 
-def _environment(address: str) -> dict[str, str]:
-    """Of a Ray actor's process: worlds are stepped by its one thread, and accelerators are the learner's.
+def _environment(address: str, num_workers: int) -> dict[str, str]:
+    """Of a Ray actor's process: accelerators are the learner's, and cores are shared out.
 
-    XLA's pool keeps its size all the same: a batched LAPACK call waits for others of its threads. Modules are looked
-    for where this process looks for them, in a Ray of the run's own; elsewhere these places mean nothing.
+    With a core for each process, or less, one thread steps its worlds: it makes all of a batch of LAPACK calls by
+    itself, which is as safe as the engine's four threads and more, and not so with two or three. Of other machines
+    nothing is known. In a Ray of the run's own, modules are looked for where this process looks for them.
     """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    places = {} if address else {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip(), **places}
+    if address:
+        return {"JAX_PLATFORMS": "cpu", "NPROC": "1"}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = 1 if cores < 2 * num_workers else max(SAFE_THREADS, cores // num_workers)
+    return {"JAX_PLATFORMS": "cpu", "NPROC": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -1,7 +1,8 @@
-"""What every collector promises, whoever steps its worlds; and what is lost with a process of Ray's, and what is not."""
+"""What every collector promises, whoever steps its worlds; and what is lost with a process of Ray's."""
 
 import os
 import signal
+import threading
 import time
 
 import jax
@@ -12,6 +13,7 @@ from patience import wait_until
 from troubled_sources import DIES, HANGS, RAISES, WORKS, Troubled, parameters
 
 from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.modes.actor_learner import ray_collector
 from jaxrl_engine.modes.actor_learner.actors import Supervisor
 from jaxrl_engine.modes.actor_learner.collector import Collector, Source
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram, make_source
@@ -136,8 +138,8 @@ def troubled():
     """Sources whose collectors do what the parameters say, at work in Ray."""
     made = []
 
-    def make(seconds=30.0, workers=1):
-        source = RaySource(Troubled(), "", workers, seconds)
+    def make(seconds=30.0, workers=1, seconds_to_begin=0.0):
+        source = RaySource(Troubled(seconds_to_begin), "", workers, seconds)
         made.append(source)
         source.compile(parameters(0))
         return source
@@ -225,6 +227,31 @@ def test_the_supervisor_counts_and_replaces_what_dies_or_hangs(troubled):
     wait_until(lambda: not alive(pids[-1]))
 
 
+def test_whoever_waits_for_a_process_wakes_when_all_are_dismissed(troubled):
+    source, woken = troubled(seconds_to_begin=1e6), []
+
+    def wait():
+        with pytest.raises(LostActorError):
+            source.begin(jax.random.key(0))
+        woken.append(True)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.5)
+    assert not woken
+    source.dismiss()
+    thread.join(10.0)
+    assert woken
+    with pytest.raises(LostActorError, match="dismissed"):
+        source.begin(jax.random.key(1))
+
+
+@pytest.mark.parametrize(("cores", "workers", "threads"), [(2, 1, 4), (2, 2, 1), (8, 5, 1), (8, 4, 4), (64, 4, 16)])
+def test_processes_share_the_cores_out_and_never_have_two_or_three_threads(cores, workers, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert ray_collector._environment("", workers)["NPROC"] == str(threads)
+
+
 def test_a_run_goes_on_when_a_process_is_killed():
     program = AsyncProgram(build(config_of("jax", "ray")))
     state = program.init(jax.random.key(0), program.hyper)
@@ -234,7 +261,7 @@ def test_a_run_goes_on_when_a_process_is_killed():
         killed = program._running.supervisor.actors[0].collector.worker.pid
         os.kill(killed, signal.SIGKILL)
         deadline = time.monotonic() + 60
-        while program._running.supervisor.actors[0].generation == 0 or program._running.supervisor.alive < WORKERS:
+        while program._running.supervisor.actors[0].collector.worker.pid == killed:
             assert time.monotonic() < deadline
             state, rows = chunk(state, 5)
         state, rows = chunk(state, 5)
