@@ -92,6 +92,8 @@ def test_it_is_what_the_interface_says(world, contestant):
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (collected.chunks, source.example(world[1])))
     assert shapes[0] == shapes[1]
     assert collected.episodes.ended.shape == (STEPS, ENVS)
+    if isinstance(source, RaySource):
+        assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(rollouts))
 
 
 def test_the_same_keys_and_parameters_give_the_rollouts_of_a_collector_of_this_process(world, contestant):
