@@ -151,14 +151,14 @@ def test_without_the_extra_its_name_is_told(tmp_path):
     ("options", "words"),
     [
         (["--ray-address", "127.0.0.1:1"], ["actors.ray_address", "127.0.0.1:1", "ray start --head"]),
-        (["--ray-address", "auto"], ["actors.ray_address", "auto", "ray start --head"]),
+        (["--ray-address", "auto"], ["actors.ray_address", "127.0.0.1:2", "ray start --head"]),
         (["--lockstep"], ["actors.lockstep must be false with actors.kind ray"]),
         (["--actors", "threads", "--ray-address", "auto"], ["actors.ray_address must be empty"]),
         (["--actors", "rayy"], ["actors.kind", "threads, ray"]),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, options, words):
-    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = run(*SMALL, *options, "--run-dir", tmp_path / "run", env={**clean, "RAY_TMPDIR": str(tmp_path)})
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:2"}  # else auto may find a Ray of another test
+    done = run(*SMALL, *options, "--run-dir", tmp_path / "run", env=environment)
     assert_one_line_error(done, *words)
     assert not (tmp_path / "run").exists()
