@@ -29,9 +29,9 @@ print(max(float(jnp.abs(found - jnp.eye(64)).max()) for found in identities))
 """
 
 
-def run(script: str) -> float:
+def run(script: str, **variables: str) -> float:
     ours = ("XLA_FLAGS", "NPROC")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment = {name: value for name, value in os.environ.items() if name not in ours} | variables
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
@@ -46,3 +46,8 @@ def test_a_batched_product_and_sum_is_exact():
 def test_two_batches_of_equations_solved_at_once_come_to_an_end():
     """As Brax's physics solves them; two threads would wait for each other for ever."""
     assert run(SOLUTIONS) < 1e-3
+
+
+def test_one_thread_has_none_to_wait_for():
+    """Of which there is one in a Ray actor's process."""
+    assert run(SOLUTIONS, NPROC="1") < 1e-3

@@ -61,10 +61,14 @@ class ImpactConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ActorsConfig:
-    """Who collects for the async mode: host threads, each stepping an equal share of num_envs."""
+    """Who collects for the async mode: actors, each stepping an equal share of num_envs."""
 
+    kind: Literal["threads", "ray"] = "threads"
+    """threads: of this process. ray: processes of Ray's, on this machine or on others (needs the extra `ray`)."""
+    ray_address: str = ""
+    """The Ray to join, HOST:PORT or auto for one on this machine (default: a private one, for this run)."""
     num_workers: int = 4
-    """Actor threads."""
+    """Actors."""
     weight_sync_interval: int = 1
     """Updates between two publications of the learner's parameters."""
     mailbox: int = 2
@@ -82,5 +86,9 @@ class ActorsConfig:
         group = "actors."
         require_positive_int(self, group, "num_workers", "weight_sync_interval", "mailbox")
         require(self.num_workers <= 256, "actors.num_workers", "a whole number from 1 to 256", self.num_workers)
+        allowed = "false with actors.kind ray, whose worlds are not saved"
+        require(self.kind == "threads" or not self.lockstep, "actors.lockstep", allowed, self.lockstep)
+        allowed = "empty with actors.kind threads"
+        require(self.kind == "ray" or not self.ray_address, "actors.ray_address", allowed, self.ray_address)
         require(self.max_restarts >= 0, "actors.max_restarts", "a whole number >= 0", self.max_restarts)
         require(self.heartbeat_seconds > 0, "actors.heartbeat_seconds", "a number > 0", self.heartbeat_seconds)

@@ -41,7 +41,8 @@ ALIASES = {
     **{name: f"impact.{name}" for name in (
         "batch_size", "buffer_capacity", "min_buffer_size", "per_alpha", "per_beta_start", "replay",
     )},
-    **{name: f"actors.{name}" for name in ("num_workers", "weight_sync_interval", "lockstep")},
+    "actors": "actors.kind",
+    **{name: f"actors.{name}" for name in ("ray_address", "num_workers", "weight_sync_interval", "lockstep")},
     **{name: f"qd.{name}" for name in ("num_initial", "num_offspring")},
 }  # fmt: skip
 MODES: dict[str, dict[str, Any]] = {

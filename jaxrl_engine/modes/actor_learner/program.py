@@ -31,6 +31,7 @@ from jaxrl_engine.modes.actor_learner.actors import Message
 from jaxrl_engine.modes.actor_learner.collector import Collector, JaxSource, Source
 from jaxrl_engine.modes.actor_learner.host_collector import HostSource
 from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
+from jaxrl_engine.modes.actor_learner.ray_collector import RaySource
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
 from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
 from jaxrl_engine.modes.build import Build
@@ -153,7 +154,13 @@ class AsyncProgram:
 
     def close(self) -> list[str]:
         """End the actors; returns the names of threads that would not end, which the process takes with it."""
-        return [] if self._running is None else self._running.supervisor.end()
+        end = list if self._running is None else self._running.supervisor.end
+        survivors: list[str] = end()
+        if isinstance(self.source, RaySource):
+            self.source.dismiss()  # who waits for a process wakes up
+            survivors = survivors and end()
+            self.source.close()
+        return survivors
 
     def broken(self) -> str | None:
         """Say why the run cannot go on, if it cannot."""
@@ -252,14 +259,19 @@ def make_source(built: Build, num_envs: int) -> Source:
     """Where the collectors of a configuration come from.
 
     Raises:
-        UserError: lockstep in a world whose state cannot be saved.
+        UserError: lockstep in a world whose state cannot be saved; or Ray is asked for and not there.
     """
-    config, env = built.config, built.env
-    if not isinstance(env, HostEnvironment):
-        return JaxSource(built.algorithm, env, built.env_params, num_envs, config.num_steps)
-    if config.actors.lockstep:
-        raise UserError(f"actors.lockstep must be false with {config.env}, whose state cannot be saved")
-    return HostSource(built.algorithm, env, num_envs, config.num_steps)
+    config, env, actors = built.config, built.env, built.config.actors
+    source: Source
+    if isinstance(env, HostEnvironment):
+        if actors.lockstep:
+            raise UserError(f"actors.lockstep must be false with {config.env}, whose state cannot be saved")
+        source = HostSource(built.algorithm, env, num_envs, config.num_steps)
+    else:
+        source = JaxSource(built.algorithm, env, built.env_params, num_envs, config.num_steps)
+    if actors.kind == "threads":
+        return source
+    return RaySource(source, actors.ray_address, actors.num_workers, actors.heartbeat_seconds)
 
 
 def make_learner(built: Build) -> Learner:

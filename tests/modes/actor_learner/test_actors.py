@@ -6,37 +6,11 @@ import time
 import numpy as np
 import pytest
 from patience import wait_until
+from troubled_sources import parameters, rollout
 
-from jaxrl_engine.core.types import Chunk, TrainState
-from jaxrl_engine.envs.vector import Episodes
 from jaxrl_engine.modes.actor_learner import actors as room
 from jaxrl_engine.modes.actor_learner.actors import Supervisor
-from jaxrl_engine.modes.actor_learner.collector import Collected
 from jaxrl_engine.runtime.errors import RunError
-
-ZERO = np.zeros((), np.int32)
-
-
-def parameters(version):
-    return TrainState(
-        params=(), optimizer=None, statistics=(), hyper=(), policy_version=np.array(version, np.int32),
-        skipped_updates=ZERO, skipped_in_a_row=ZERO,
-    )  # fmt: skip
-
-
-def rollout(content):
-    """One step of one environment whose reward says which it is."""
-    no = np.zeros((1, 1), bool)
-    number = np.full((1, 1, 1), content, np.float32)
-    chunk = Chunk(
-        observation=np.zeros((1, 2, 1, 1)), cut_observation=np.zeros((1, 1, 1)), packed_mask=None, action=number,
-        log_prob=number, reward=number, terminated=no, truncated=no, valid=~no, discounted_return=None,
-        policy_version=np.zeros(1, np.int32),
-    )  # fmt: skip
-    ended = Episodes(
-        ended=no, episode_return=np.zeros((1, 1), np.float32), episode_length=np.zeros((1, 1), np.int32), metrics={}
-    )
-    return Collected(chunks=chunk, episodes=ended)
 
 
 def content(message):
