@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrl_engine.core.types import PyTree
 from jaxrl_engine.envs.host.environment import HostEnvironment
+from jaxrl_engine.modes.actor_learner.spread import on_first_device
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.fused import FusedProgram
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
@@ -52,5 +53,5 @@ class Evaluator:
         """Start an evaluation of the state after `updates` updates, on episodes of its own."""
         keys = self.built.evaluation_keys(updates)
         if isinstance(self.built.env, HostEnvironment):
-            return self._host(state.train_state, keys, uniform=uniform)
+            return self._host(on_first_device(state.train_state), keys, uniform=uniform)
         return self._compiled(*self._seen(state), keys, jnp.asarray(uniform))

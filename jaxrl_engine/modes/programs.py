@@ -15,16 +15,16 @@ from jaxrl_engine.runtime.devices import data_mesh
 
 
 def make_program(built: Build, num_devices: int = 1) -> FusedProgram[Any] | AsyncProgram:
-    """The program of a build; the sync mode's environments are split over `num_devices` devices (0: all there are).
+    """The program of a build; its environments, or async its learner, split over `num_devices` devices (0: all).
 
     Raises:
-        UserError: the environments cannot be split evenly, or another mode is asked for more than one device.
+        UserError: the environments or replay cannot be split evenly, or map-elites is asked for more than one device.
     """
     mode = built.config.mode
-    if mode != "sync" and num_devices != 1:
+    if mode == "map-elites" and num_devices != 1:
         raise UserError(f"num_devices must be 1 with mode {mode}, not {num_devices}")
     if mode == "async":
-        return AsyncProgram(built)
+        return AsyncProgram(built, data_mesh(num_devices))
     if mode == "map-elites":
         return _fused(built, make_evolution(built))
     mesh = data_mesh(num_devices)

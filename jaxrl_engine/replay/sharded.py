@@ -71,7 +71,8 @@ class ShardedReplay:
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.num_shards, *leaf.shape)), one)
 
     def insert(
-        self, buffer: ReplayBuffer, chunks: PyTree, priorities: Float[Array, "K"] | None, versions: Int[Array, "K"] | Version
+        self, buffer: ReplayBuffer, chunks: PyTree, priorities: Float[Array, "K"] | None,
+        versions: Int[Array, "K"] | Version,
     ) -> ReplayBuffer:  # fmt: skip
         """Write K chunks (leaves `[K, *leaf.shape]`), K/G over the oldest of each shard.
 
@@ -109,7 +110,8 @@ class ShardedReplay:
         return buffer, self._gather(drawn)
 
     def update_priorities(
-        self, buffer: ReplayBuffer, indices: Int[Array, "K"], generations: Int[Array, "K"], priorities: Float[Array, "K"]
+        self, buffer: ReplayBuffer, indices: Int[Array, "K"], generations: Int[Array, "K"],
+        priorities: Float[Array, "K"],
     ) -> ReplayBuffer:  # fmt: skip
         """Set the priorities of chunks that are still there, in the order in which `sample` drew them.
 

@@ -1,0 +1,85 @@
+"""One learner on several devices: shards of replay and chunks of the batch over the mesh axis `data`, all else on each.
+
+Actors work on the first device alone, with a copy of the parameters there.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrl_engine.core.errors import UserError
+from jaxrl_engine.core.types import Chunk, PyTree
+from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState, Metrics, one_batch
+
+Step: TypeAlias = Callable[[LearnerState, tuple[Chunk, ...]], tuple[LearnerState, Metrics]]
+SPLIT = PartitionSpec("data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """How the learner's arrays lie on the devices of a mesh with the one axis `data`.
+
+    Raises:
+        UserError: the devices could not share the shards of replay evenly.
+    """
+
+    mesh: Mesh
+    num_shards: int  # of replay
+
+    def __post_init__(self) -> None:
+        devices, shards = self.mesh.size, self.num_shards
+        if shards % devices:
+            fix = f"--impact.replay-shards {-(-shards // devices) * devices}"
+            raise UserError(f"impact.replay_shards must be a multiple of the {devices} devices ({fix}), not {shards}")
+
+    @property
+    def split(self) -> NamedSharding:
+        """The leading axis over the devices."""
+        return NamedSharding(self.mesh, SPLIT)
+
+    @property
+    def whole(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def shardings(self, state: PyTree) -> PyTree:
+        """Where each leaf of an `AsyncState` lives."""
+        placed = jax.tree.map(lambda _: self.whole, state)
+        return placed.replace(learner=self.of_learner(state.learner))
+
+    def of_learner(self, state: LearnerState) -> LearnerState:
+        """Where each leaf of the learner's state lives."""
+        placed = jax.tree.map(lambda _: self.whole, state)
+        return placed.replace(replay=jax.tree.map(lambda _: self.split, state.replay))
+
+    def batch(self, chunks: PyTree) -> PyTree:
+        """Chunks `[K, …]` of which every device is to learn from its part; for use in compiled code."""
+        return jax.lax.with_sharding_constraint(chunks, self.split)
+
+    def over_shards(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of one shard of replay as one of all: each device computes its own, and sees no other's."""
+        # What varies over the devices is not followed into the loops of the sum tree, which begin with constants.
+        return jax.shard_map(jax.vmap(function), mesh=self.mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)
+
+    def compile(self, learner: Learner, state: LearnerState, rollouts: tuple[Chunk, ...]) -> Step:
+        """Compile the learner's step for rollouts of these shapes, wherever they come from; the state is donated."""
+        placed = self.of_learner(state)
+        spread = jax.jit(
+            learner.step, donate_argnums=0, in_shardings=(placed, self.split), out_shardings=(placed, self.whole)
+        )
+        compiled = spread.lower(state, (jax.eval_shape(one_batch, rollouts),)).compile()
+        join = jax.jit(one_batch)
+
+        def step(state: LearnerState, rollouts: tuple[Chunk, ...]) -> tuple[LearnerState, Metrics]:
+            # Joined where they were collected: each device is then sent its part and no more.
+            return compiled(state, (jax.device_put(join(rollouts), self.split),))
+
+        return step
+
+
+def on_first_device(tree: PyTree) -> PyTree:
+    """The copy of the first device, where every device has one."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if len(leaf.sharding.device_set) > 1 else leaf, tree)
