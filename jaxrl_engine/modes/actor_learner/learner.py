@@ -1,7 +1,6 @@
 """One update of the async learner, one compiled function: new chunks in, replayed ones beside them, priorities back."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -55,11 +54,6 @@ class Replay(Protocol):
         """Set the priorities of chunks that are still there."""
 
 
-def as_it_is(batch: PyTree) -> PyTree:
-    """Leave a batch wherever it comes to lie."""
-    return batch
-
-
 @dataclasses.dataclass(frozen=True)
 class Learner:
     """How an update is made up: `num_new` chunks as they come and `num_replayed` drawn from replay."""
@@ -72,7 +66,6 @@ class Learner:
     min_size: int  # chunks in replay before any is drawn
     total_updates: int
     replay: Replay = prioritised
-    arrange: Callable[[PyTree], PyTree] = as_it_is  # what says where the chunks of a batch lie
 
     def init(self, key: Key[Array, ""], hyper: PyTree, example: Chunk) -> LearnerState:
         """Begin with empty replay for chunks like `example` `[b, …]`. The key is consumed."""
@@ -94,7 +87,7 @@ class Learner:
     def step(self, state: LearnerState, rollouts: tuple[Chunk, ...]) -> tuple[LearnerState, Metrics]:
         """Learn once from the new chunks `[b, …]` of several rollouts and from replayed ones."""
         key, key_draw, key_update = jax.random.split(state.key, 3)
-        new, broken = without_broken(self.arrange(one_batch(rollouts)))
+        new, broken = without_broken(self.algorithm.arrange(one_batch(rollouts)))
         replay, drawn, sample = self._draw(state, new, key_draw)
         train_state, proximal, surprise, metrics = self.algorithm.update(
             state.train_state, state.proximal, drawn, key_update
@@ -131,7 +124,7 @@ class Learner:
         actor, critic = (jnp.where(enough, prioritised.importance_weights(sample, b), 0.0) for b in (1.0, beta))
         critic = jnp.where(actor > 0.0, critic, 0.0)
         drawn = Drawn(
-            chunks=self.arrange(one_batch((new, sample.items))),
+            chunks=self.algorithm.arrange(one_batch((new, sample.items))),
             actor_weight=jnp.concatenate([fresh, actor]), critic_weight=jnp.concatenate([fresh, critic]),
             new=jnp.arange(self.num_new + self.num_replayed) < self.num_new,
         )  # fmt: skip

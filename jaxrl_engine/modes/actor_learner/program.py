@@ -12,6 +12,7 @@ episodes. In lockstep they are taken actor by actor, each with the parameters of
 numbers on every run, and after every resume, as the actors' worlds and the rollouts on their way are part of the state.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from jaxrl_engine.algos.impact import Impact
+from jaxrl_engine.algos.impact import Impact, as_it_is
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, PyTree, TrainState
@@ -31,7 +32,7 @@ from jaxrl_engine.live.easel import Easel
 from jaxrl_engine.modes.actor_learner.actors import Message
 from jaxrl_engine.modes.actor_learner.collector import Collector, JaxSource, Source
 from jaxrl_engine.modes.actor_learner.host_collector import HostSource
-from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState, as_it_is
+from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
 from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
 from jaxrl_engine.modes.actor_learner.spread import Spread, Step, on_first_device
@@ -286,12 +287,12 @@ def make_learner(built: Build, spread: Spread | None = None) -> Learner:
     assert isinstance(built.algorithm, Impact)  # the configuration admits no other
     shards, over_shards = impact.replay_shards, jax.vmap if spread is None else spread.over_shards
     return Learner(
-        algorithm=built.algorithm, config=impact, num_new=config.new_chunks,
+        algorithm=dataclasses.replace(built.algorithm, arrange=as_it_is if spread is None else spread.batch),
+        config=impact, num_new=config.new_chunks,
         num_replayed=impact.batch_size // config.num_steps - config.new_chunks,
         capacity=impact.buffer_capacity // (config.num_steps * shards) * shards,
         min_size=-(-impact.min_buffer_size // config.num_steps), total_updates=config.num_updates,
         replay=prioritised if shards == 1 else ShardedReplay(shards, over_shards),
-        arrange=as_it_is if spread is None else spread.batch,
     )  # fmt: skip
 
 

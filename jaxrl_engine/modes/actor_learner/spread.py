@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import Chunk, PyTree
@@ -55,9 +56,13 @@ class Spread:
         placed = jax.tree.map(lambda _: self.whole, state)
         return placed.replace(replay=jax.tree.map(lambda _: self.split, state.replay))
 
-    def batch(self, chunks: PyTree) -> PyTree:
-        """Chunks `[K, …]` of which every device is to learn from its part; for use in compiled code."""
-        return jax.lax.with_sharding_constraint(chunks, self.split)
+    def batch(self, rows: PyTree) -> PyTree:
+        """Rows `[K, …]` of which every device is to learn from its part, where K can be divided; for compiled code."""
+
+        def place(leaf: Array) -> Array:
+            return jax.lax.with_sharding_constraint(leaf, self.whole if leaf.shape[0] % self.mesh.size else self.split)
+
+        return jax.tree.map(place, rows)
 
     def over_shards(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of one shard of replay as one of all: each device computes its own, and sees no other's."""
