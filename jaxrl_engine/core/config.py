@@ -237,7 +237,7 @@ class Config:
         require(whole, "impact.batch_size", allowed, impact.batch_size)
         replayed, shards = impact.batch_size // steps - self.new_chunks, impact.replay_shards
         even = self.new_chunks % shards == 0 and replayed % shards == 0
-        allowed = f"such that it divides the {self.new_chunks} new and the {replayed} replayed chunks of an update"
+        allowed = f"a divisor of the {self.new_chunks} new and of the {replayed} replayed chunks of an update"
         require(even, "impact.replay_shards", allowed, shards)
 
     def _check_map_elites(self) -> None:

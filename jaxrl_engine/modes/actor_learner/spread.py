@@ -69,14 +69,17 @@ class Spread:
         # What varies over the devices is not followed into the loops of the sum tree, which begin with constants.
         return jax.shard_map(jax.vmap(function), mesh=self.mesh, in_specs=SPLIT, out_specs=SPLIT, check_vma=False)
 
-    def compile(self, learner: Learner, state: LearnerState, rollouts: tuple[Chunk, ...]) -> Step:
-        """Compile the learner's step for rollouts of these shapes, wherever they come from; the state is donated."""
+    def lower(self, learner: Learner, state: LearnerState, rollouts: tuple[Chunk, ...]) -> jax.stages.Lowered:
+        """Trace the learner's step for rollouts of these shapes, taken as one batch; the state is donated."""
         placed = self.of_learner(state)
-        spread = jax.jit(
+        step = jax.jit(
             learner.step, donate_argnums=0, in_shardings=(placed, self.split), out_shardings=(placed, self.whole)
         )
-        compiled = spread.lower(state, (jax.eval_shape(one_batch, rollouts),)).compile()
-        join = jax.jit(one_batch)
+        return step.lower(state, (jax.eval_shape(one_batch, rollouts),))
+
+    def compile(self, learner: Learner, state: LearnerState, rollouts: tuple[Chunk, ...]) -> Step:
+        """Compile the learner's step for rollouts of these shapes, wherever they come from; the state is donated."""
+        compiled, join = self.lower(learner, state, rollouts).compile(), jax.jit(one_batch)
 
         def step(state: LearnerState, rollouts: tuple[Chunk, ...]) -> tuple[LearnerState, Metrics]:
             # Joined where they were collected: each device is then sent its part and no more.
