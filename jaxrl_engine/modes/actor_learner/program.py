@@ -12,7 +12,6 @@ episodes. In lockstep they are taken actor by actor, each with the parameters of
 numbers on every run, and after every resume, as the actors' worlds and the rollouts on their way are part of the state.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +22,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
-from jaxrl_engine.algos.impact import Impact, as_it_is
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, PyTree, TrainState
@@ -32,15 +30,13 @@ from jaxrl_engine.live.easel import Easel
 from jaxrl_engine.modes.actor_learner.actors import Message
 from jaxrl_engine.modes.actor_learner.collector import Collector, JaxSource, Source
 from jaxrl_engine.modes.actor_learner.host_collector import HostSource
-from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
+from jaxrl_engine.modes.actor_learner.learner import LearnerState
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
 from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
-from jaxrl_engine.modes.actor_learner.spread import Spread, Step, on_first_device
+from jaxrl_engine.modes.actor_learner.spread import Spread, Step, make_learner, on_first_device
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.first_actions import listening, tell
 from jaxrl_engine.modes.fused import Mean, Rows
-from jaxrl_engine.replay import prioritised
-from jaxrl_engine.replay.sharded import ShardedReplay
 from jaxrl_engine.runtime.errors import RunError, one_line
 
 STARTS = 2**31 - 1
@@ -279,21 +275,6 @@ def make_source(built: Build, num_envs: int) -> Source:
     if config.actors.lockstep:
         raise UserError(f"actors.lockstep must be false with {config.env}, whose state cannot be saved")
     return HostSource(built.algorithm, env, num_envs, config.num_steps)
-
-
-def make_learner(built: Build, spread: Spread | None = None) -> Learner:
-    """The learner's share of a configuration, on one device or spread over several."""
-    config, impact = built.config, built.config.impact
-    assert isinstance(built.algorithm, Impact)  # the configuration admits no other
-    shards, over_shards = impact.replay_shards, jax.vmap if spread is None else spread.over_shards
-    return Learner(
-        algorithm=dataclasses.replace(built.algorithm, arrange=as_it_is if spread is None else spread.batch),
-        config=impact, num_new=config.new_chunks,
-        num_replayed=impact.batch_size // config.num_steps - config.new_chunks,
-        capacity=impact.buffer_capacity // (config.num_steps * shards) * shards,
-        min_size=-(-impact.min_buffer_size // config.num_steps), total_updates=config.num_updates,
-        replay=prioritised if shards == 1 else ShardedReplay(shards, over_shards),
-    )  # fmt: skip
 
 
 def _behaviour(train_state: TrainState) -> TrainState:

@@ -11,9 +11,13 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from jaxrl_engine.algos.impact import Impact, as_it_is
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import Chunk, PyTree
 from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState, Metrics, one_batch
+from jaxrl_engine.modes.build import Build
+from jaxrl_engine.replay import prioritised
+from jaxrl_engine.replay.sharded import ShardedReplay
 
 Step: TypeAlias = Callable[[LearnerState, tuple[Chunk, ...]], tuple[LearnerState, Metrics]]
 SPLIT = PartitionSpec("data")
@@ -91,3 +95,18 @@ class Spread:
 def on_first_device(tree: PyTree) -> PyTree:
     """The copy of the first device, where every device has one."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0) if len(leaf.sharding.device_set) > 1 else leaf, tree)
+
+
+def make_learner(built: Build, spread: Spread | None = None) -> Learner:
+    """The learner's share of a configuration, on one device or spread over several."""
+    config, impact = built.config, built.config.impact
+    assert isinstance(built.algorithm, Impact)  # the configuration admits no other
+    shards, over_shards = impact.replay_shards, jax.vmap if spread is None else spread.over_shards
+    return Learner(
+        algorithm=dataclasses.replace(built.algorithm, arrange=as_it_is if spread is None else spread.batch),
+        config=impact, num_new=config.new_chunks,
+        num_replayed=impact.batch_size // config.num_steps - config.new_chunks,
+        capacity=impact.buffer_capacity // (config.num_steps * shards) * shards,
+        min_size=-(-impact.min_buffer_size // config.num_steps), total_updates=config.num_updates,
+        replay=prioritised if shards == 1 else ShardedReplay(shards, over_shards),
+    )  # fmt: skip
