@@ -134,9 +134,9 @@ def ours(work: Work) -> Operations:
 
     def cycle(buffer: Any, key: Any, priorities: Any, chunks: Any) -> Any:
         buffer = prioritised.insert(buffer, chunks, None, 0)
-        buffer, drawn = prioritised.sample(buffer, key, work.batch, BETA, 0)
+        buffer, drawn = prioritised.sample(buffer, key, work.batch, 0)
         buffer = prioritised.update_priorities(buffer, drawn.indices, drawn.generations, priorities)
-        return buffer, (drawn.items, drawn.weights)
+        return buffer, (drawn.items, prioritised.importance_weights(drawn, BETA))
 
     def write(tree: Any, indices: Any, priorities: Any) -> Any:
         return sum_tree.set(tree, indices, priorities, generations)

@@ -32,6 +32,15 @@ def test_a_resumed_lockstep_run_ends_as_the_one_nobody_disturbed_to_the_bit(tmp_
     assert summary(tmp_path / "split")["eval"] == summary(tmp_path / "straight")["eval"]
 
 
+def test_a_run_goes_on_on_fewer_devices(tmp_path):
+    place, shards = tmp_path / "run", ("--impact.replay-shards", 4, "--platform", "cpu")
+    done = run(*SMALL, *shards, "--num-devices", 4, "--total-steps", 4 * UPDATE, "--run-dir", place)
+    assert done.returncode == 0, done.stderr
+    done = run("--resume", place, "--platform", "cpu", "--num-devices", 2, "--total-steps", 9 * UPDATE, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert summary(place)["updates"] == 9 and summary(place)["eval"]["return"] > 0
+
+
 def test_told_to_stop_it_stops_within_seconds_and_goes_on_later(tmp_path):
     place = tmp_path / "run"
     process = start(*SMALL, "--total-steps", 10_000_000, "--run-dir", place)
@@ -113,7 +122,15 @@ def test_a_second_interrupt_ends_it_at_once_and_nothing_saved_is_lost(tmp_path):
         ("--mode async --per-beta-start -0.1", ["impact.per_beta_start"]),
         ("--mode async --replay none", ["impact.new_fraction", "1 with replay none"]),
         ("--mode async --num-seeds 2", ["num_seeds"]),
-        ("--mode async --devices 2", ["devices"]),
+        (
+            "--mode async --platform cpu --devices 2",
+            ["impact.replay_shards", "2 devices", "--impact.replay-shards 2"],
+        ),
+        ("--mode async --impact.replay-shards 0", ["impact.replay_shards", ">= 1"]),
+        (
+            "--mode async --batch-size 64 --num-steps 8 --num-envs 4 --impact.replay-shards 3",
+            ["impact.replay_shards", "4"],
+        ),
         ("--mode async --network.recurrent gru", ["network.recurrent", "none with algo impact"]),
         ("--mode async --env nowhere", ["nowhere"]),
     ],

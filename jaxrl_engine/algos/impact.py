@@ -16,6 +16,7 @@ policy, with every weight 1, this is PPO.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,11 @@ class WeightedSamples(Struct):
         return self.samples.target
 
 
+def as_it_is(batch: PyTree) -> PyTree:
+    """Return the batch: wherever it comes to lie, there it is learned from."""
+    return batch
+
+
 @dataclasses.dataclass(frozen=True)
 class Impact:
     """The algorithm as pure functions over static facts: it acts as PPO does, and learns from chunks.
@@ -78,6 +84,7 @@ class Impact:
     ppo: PPOConfig
     impact: ImpactConfig
     network: NetworkConfig
+    arrange: Callable[[PyTree], PyTree] = as_it_is  # what samples `[M, …]` pass through before their gradient is taken
 
     def __post_init__(self) -> None:
         require(self.network.recurrent == "none", "network.recurrent", "none with algo impact", self.network.recurrent)
@@ -178,7 +185,7 @@ class Impact:
         return values[:-1], jax.lax.cond(truncated.any(), bootstrapped, lambda: following)
 
     def _loss(self, params: PPOParams, hyper: PPOHyper, batch: Minibatch) -> tuple[Float[Array, ""], Metrics]:
-        weighted: WeightedSamples = batch.samples
+        weighted: WeightedSamples = self.arrange(batch.samples)
         samples, valid = weighted.samples, weighted.valid
         law, value = self._evaluate(params, samples)
         advantage = samples.advantage

@@ -35,6 +35,9 @@ class ImpactConfig:
     """Chunks whose policy lies more updates back are not learned from."""
     max_reuse: int = 8
     """Times a chunk is replayed, at most."""
+    replay_shards: int = 1
+    """Parts of equal size that replay is divided into, one draw as likely from each; importance weights make up for it.
+    It must be a multiple of the devices, which the result does not depend on."""
     ratio_limit: float = 1.0
     """ρ̄: the correction of one step is at most this."""
     proximal_decay: float = 0.0
@@ -43,7 +46,7 @@ class ImpactConfig:
 
     def __post_init__(self) -> None:
         group = "impact."
-        counts = ("batch_size", "buffer_capacity", "max_lag", "max_reuse")
+        counts = ("batch_size", "buffer_capacity", "max_lag", "max_reuse", "replay_shards")
         require_positive_int(self, group, *counts)
         require_range(self, group, 0.0, 1.0, "per_alpha", "per_beta_start", "peak_share", "staleness_decay")
         require_range(self, group, 0.01, math.inf, "ratio_limit")

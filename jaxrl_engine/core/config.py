@@ -235,6 +235,10 @@ class Config:
         whole = impact.batch_size % steps == 0 and new % unit == 0
         allowed = f"a multiple of num_steps = {steps} whose new part is one of {unit}, the steps of one actor's rollout"
         require(whole, "impact.batch_size", allowed, impact.batch_size)
+        replayed, shards = impact.batch_size // steps - self.new_chunks, impact.replay_shards
+        even = self.new_chunks % shards == 0 and replayed % shards == 0
+        allowed = f"a divisor of the {self.new_chunks} new and of the {replayed} replayed chunks of an update"
+        require(even, "impact.replay_shards", allowed, shards)
 
     def _check_map_elites(self) -> None:
         """One policy sees all bodies, by networks that know which links there are."""

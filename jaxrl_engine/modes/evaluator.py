@@ -13,7 +13,7 @@ from jaxrl_engine.modes.fused import FusedProgram
 from jaxrl_engine.modes.host_evaluate import HostEvaluation
 from jaxrl_engine.modes.map_elites.elites import evaluation as elite_evaluation, summarize_elites
 from jaxrl_engine.modes.map_elites.evolution import Evolution
-from jaxrl_engine.modes.placement import Placement
+from jaxrl_engine.modes.placement import ONE_DEVICE, on_first_device
 from jaxrl_engine.modes.session import summarize
 
 
@@ -40,7 +40,7 @@ class Evaluator:
         if built.num_runs is not None:
             evaluate = jax.vmap(evaluate, in_axes=(*[0] * len(seen), 0, None))
         keys = jax.eval_shape(built.evaluation_keys, 0)
-        placement = program.placement if isinstance(program, FusedProgram) else Placement()
+        placement = program.placement if isinstance(program, FusedProgram) else ONE_DEVICE
         self._in_turn = placement.in_turn
         with placement.context():
             compiled = jax.jit(evaluate, out_shardings=placement.everywhere)
@@ -57,5 +57,5 @@ class Evaluator:
         """Start an evaluation of the state after `updates` updates, on episodes of its own."""
         keys = self.built.evaluation_keys(updates)
         if isinstance(self.built.env, HostEnvironment):
-            return self._host(state.train_state, keys, uniform=uniform)
+            return self._host(on_first_device(state.train_state), keys, uniform=uniform)
         return self._compiled(*self._seen(state), keys, jnp.asarray(uniform))

@@ -22,6 +22,7 @@ from jaxrl_engine.live.clip import FRAMES_PER_SECOND, Clip, Label, screens_messa
 from jaxrl_engine.live.wall import Wall
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.map_elites.atlas import Atlas
+from jaxrl_engine.modes.placement import on_first_device
 from jaxrl_engine.modes.screens import MOST_FRAMES, Casting, Screens, Stage, elites, same_worlds
 from jaxrl_engine.qd.repertoire import Repertoire
 from jaxrl_engine.runtime.errors import one_line
@@ -63,7 +64,7 @@ class Onlooker:
         self._program: Future[Any] | None = None
         screens = _screens(built, wall.screens)
         if screens is not None:
-            shapes = jax.tree.map(_shape, _here((state.train_state, self._source(state))))
+            shapes = jax.tree.map(_shape, on_first_device((state.train_state, self._source(state))))
             key = jax.random.fold_in(jax.random.key(built.config.seed), WALL_STREAM)
             self._program = self._pool.submit(self._compile, screens, shapes, key)
 
@@ -87,7 +88,7 @@ class Onlooker:
             self._last = None
             return None
         begin, play = self._program.result()
-        (train_state, source), now = _here((state.train_state, self._source(state))), time.monotonic()
+        (train_state, source), now = on_first_device((state.train_state, self._source(state))), time.monotonic()
         frames = FIRST_FRAMES if self._last is None else int((now - self._last) * FRAMES_PER_SECOND)
         if frames == 0:
             return None
@@ -171,11 +172,6 @@ def _screens(built: Build, count: int) -> Screens | None:
         assert isinstance(env, Embodied)  # `modes.build` admits no other
         return elites(built.algorithm, env, built.config.qd, count)
     return same_worlds(built.algorithm, env, built.env_params, count)
-
-
-def _here(tree: PyTree) -> PyTree:
-    """The copy of the first device, where every device has one: the wall's worlds are too few to be spread."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if len(leaf.sharding.device_set) > 1 else leaf, tree)
 
 
 def _shape(leaf: Any) -> Any:

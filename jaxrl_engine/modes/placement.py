@@ -102,6 +102,11 @@ def _constrain(leaf: Any, spec: PartitionSpec) -> Any:
     return jax.lax.with_sharding_constraint(leaf, spec)
 
 
+def on_first_device(tree: Tree) -> Tree:
+    """The copy of this process's first device, of arrays that every device has one of."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0) if len(leaf.sharding.device_set) > 1 else leaf, tree)
+
+
 def here(tree: Tree, placement: Placement) -> Tree:
     """Return arrays of JAX's default device with what a program's hold, wherever that lies. All ranks must ask."""
     if placement.mesh is None:

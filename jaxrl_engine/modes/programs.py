@@ -25,9 +25,7 @@ def make_program(built: Build, devices: int | None = 1) -> FusedProgram[Any] | A
     """
     config, mesh = built.config, data_mesh(devices)
     if config.mode == "async":
-        if mesh is not None:
-            raise UserError(f"devices must be 1 with mode async, not {mesh.size}")
-        return AsyncProgram(built)
+        return AsyncProgram(built, Placement(mesh))
     placement = _place(built, mesh)
     split = placement.splits_environments
     if config.mode == "map-elites":

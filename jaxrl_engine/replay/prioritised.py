@@ -57,8 +57,8 @@ class Sample(Struct):
     items: PyTree  # leaves [K, *leaf.shape]
     indices: Int[Leaf, "*batch K"]
     generations: Int[Leaf, "*batch K"]
-    probabilities: Float[Leaf, "*batch K"]  # P of one draw; 0 where there was nothing to sample
-    weights: Float[Leaf, "*batch K"]  # importance weights, at most 1; 0 where the probability is 0
+    probabilities: Float[Leaf, "*batch K"]  # P of one draw from all there is; 0 where there was nothing to sample
+    correction: Float[Leaf, "*batch K"]  # P over the probability it was drawn with; 1 where that is P
     ages: Int[Leaf, "*batch K"]  # learner versions since collection
 
 
@@ -121,31 +121,59 @@ def insert(
     )
 
 
-def sample(
-    buffer: ReplayBuffer, key: Key[Array, ""], batch: int, beta: Scalar, version: Version
-) -> tuple[ReplayBuffer, Sample]:
+def sample(buffer: ReplayBuffer, key: Key[Array, ""], batch: int, version: Version) -> tuple[ReplayBuffer, Sample]:
     """Draw `batch` chunks, one from each of as many equal strata of the priorities, and count the use.
 
-        P(i) = p_i^α / Σ_j p_j^α,    w_i = (N_valid P(i))^−β / max_batch(…) = (min_batch P / P(i))^β
+        P(i) = p_i^α / Σ_j p_j^α
 
     A chunk drawn several times in one batch is used once. `version` is the learner's now; chunks older than `max_lag`
-    leave first. With nothing to sample (`buffer.tree.total` is 0) probabilities and weights are 0.
+    leave first. With nothing to sample (`buffer.tree.total` is 0) probabilities are 0. The key is consumed.
 
-    Source: Schaul et al. 2016, arXiv:1511.05952, §3.3 and 3.4.
+    Source: Schaul et al. 2016, arXiv:1511.05952, §3.3.
     """
     version = jnp.asarray(version, jnp.int32)
-    buffer = _expire(buffer, version)
-    strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
+    return draw(expire(buffer, version), jax.random.uniform(key, (batch,)), version)
+
+
+def draw(buffer: ReplayBuffer, uniforms: Float[Array, "K"], version: Int[Array, ""]) -> tuple[ReplayBuffer, Sample]:
+    """Draw a chunk from each of K equal strata of the priorities, at the given place in [0, 1) within it."""
+    strata = (jnp.arange(uniforms.size) + uniforms) / uniforms.size
     indices, probabilities = sum_tree.sample(buffer.tree, strata)
     drawn = Sample(
         items=jax.tree.map(lambda ring: ring[indices], buffer.items),
         indices=indices,
         generations=buffer.tree.generations[indices],
         probabilities=probabilities,
-        weights=_weights(probabilities, beta),
+        correction=jnp.ones(uniforms.size),
         ages=version - buffer.versions[indices],
     )
     return _count_use(buffer, indices, probabilities > 0.0), drawn
+
+
+def expire(buffer: ReplayBuffer, version: Int[Array, ""]) -> ReplayBuffer:
+    """Take out the chunks that are more than `max_lag` learner versions older than `version`, and count them."""
+    if buffer.max_lag is None:
+        return buffer
+    gone = (version - buffer.versions > buffer.max_lag) & (buffer.tree.priorities > 0.0)
+    count = jnp.sum(gone, dtype=jnp.int32)
+    tree = jax.lax.cond(count > 0, lambda tree: sum_tree.retire(tree, gone), lambda tree: tree, buffer.tree)
+    return buffer.replace(tree=tree, expired_by_age=buffer.expired_by_age + count)
+
+
+def importance_weights(drawn: Sample, beta: Scalar) -> Float[Array, "K"]:
+    """What corrects a batch for how it was drawn, at most the correction; 0 where the probability is 0.
+
+        w_i = c_i (N_valid P(i))^−β / max_batch (N_valid P)^−β = c_i (min_batch P / P(i))^β
+
+    The correction c is not a matter of β, which says how much of the priorities is undone, nor of the maximum, which
+    would else depend on the shards.
+
+    Source: Schaul et al. 2016, arXiv:1511.05952, §3.4, where c = 1.
+    """
+    positive = drawn.probabilities > 0.0
+    smallest = jnp.min(drawn.probabilities, where=positive, initial=1.0)
+    share = (smallest / jnp.where(positive, drawn.probabilities, 1.0)) ** beta
+    return jnp.where(positive, drawn.correction * share, 0.0)
 
 
 def update_priorities(
@@ -189,12 +217,6 @@ def _leaf(priorities: Array, alpha: float) -> Array:
     return priorities**alpha
 
 
-def _weights(probabilities: Array, beta: Scalar) -> Array:
-    positive = probabilities > 0.0
-    smallest = jnp.min(probabilities, where=positive, initial=1.0)
-    return jnp.where(positive, (smallest / jnp.where(positive, probabilities, 1.0)) ** beta, 0.0)
-
-
 def _write(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
     """Write row after row, or all at once where the platform can."""
     return jax.lax.platform_dependent(rings, rows, slots, cpu=_write_in_turn, default=_write_together)
@@ -213,15 +235,6 @@ def _write_in_turn(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
 
 def _write_together(rings: PyTree, rows: PyTree, slots: Array) -> PyTree:
     return jax.tree.map(lambda ring, leaf: ring.at[slots].set(leaf), rings, rows)
-
-
-def _expire(buffer: ReplayBuffer, version: Array) -> ReplayBuffer:
-    if buffer.max_lag is None:
-        return buffer
-    gone = (version - buffer.versions > buffer.max_lag) & (buffer.tree.priorities > 0.0)
-    count = jnp.sum(gone, dtype=jnp.int32)
-    tree = jax.lax.cond(count > 0, lambda tree: sum_tree.retire(tree, gone), lambda tree: tree, buffer.tree)
-    return buffer.replace(tree=tree, expired_by_age=buffer.expired_by_age + count)
 
 
 def _count_use(buffer: ReplayBuffer, indices: Array, drawn: Array) -> ReplayBuffer:

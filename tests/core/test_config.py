@@ -70,6 +70,7 @@ WRONG = [
     ("impact.", ImpactConfig, "staleness_decay", [-0.1, 1.1, NAN]),
     ("impact.", ImpactConfig, "max_lag", [0, -1, 2.0]),
     ("impact.", ImpactConfig, "max_reuse", [0, -1, 2.0]),
+    ("impact.", ImpactConfig, "replay_shards", [0, -1, 2.0, True]),
     ("impact.", ImpactConfig, "ratio_limit", [-0.1, 0.0, NAN, INF]),
     ("impact.", ImpactConfig, "proximal_decay", [-0.1, 1.0, NAN]),
     ("actors.", ActorsConfig, "num_workers", [0, -1, 257, 2.0]),

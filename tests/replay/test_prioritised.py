@@ -38,8 +38,12 @@ def buffer_of(priorities, version=0, capacity=CAPACITY, **settings):
     return insert(buffer, chunks(0, len(priorities)), jnp.asarray(priorities, jnp.float32), version)
 
 
-def draw(buffer, batch=8, beta=1.0, version=0, seed=0):
-    return sample(buffer, jax.random.key(seed), batch=batch, beta=beta, version=version)
+def draw(buffer, batch=8, version=0, seed=0):
+    return sample(buffer, jax.random.key(seed), batch=batch, version=version)
+
+
+def weights(drawn, beta=1.0):
+    return np.asarray(jax.jit(prioritised.importance_weights)(drawn, beta))
 
 
 # --- the ring -------------------------------------------------------------------------------------------------------
@@ -100,16 +104,16 @@ def test_both_ways_to_write_rows_agree():
 
 def test_weights_and_probabilities_by_hand():
     # p^α = 1, 2, 4, 8 of 15, N = 4: N P = 4/15, 8/15, 16/15, 32/15; to the −½, over the largest: 1, 2^-½, ½, 2^-1½.
-    buffer, drawn = draw(buffer_of([1.0, 4.0, 16.0, 64.0], alpha=0.5), batch=64, beta=0.5, version=3)
+    buffer, drawn = draw(buffer_of([1.0, 4.0, 16.0, 64.0], alpha=0.5), batch=64, version=3)
     order = np.asarray(drawn.indices)
     assert set(order) == {0, 1, 2, 3}
     np.testing.assert_allclose(drawn.probabilities, np.array([1, 2, 4, 8])[order] / 15, rtol=1e-6)
-    np.testing.assert_allclose(drawn.weights, np.array([1, 2**-0.5, 0.5, 2**-1.5])[order], rtol=1e-6)
+    np.testing.assert_allclose(weights(drawn, 0.5), np.array([1, 2**-0.5, 0.5, 2**-1.5])[order], rtol=1e-6)
     np.testing.assert_array_equal(drawn.items["reward"][:, 0], order)
     np.testing.assert_array_equal(drawn.ages, 3)
     np.testing.assert_array_equal(drawn.generations, 1)
     # The largest weight is the batch's, not the buffer's: one stratum, one chunk, weight 1.
-    assert draw(buffer, batch=1)[1].weights.tolist() == [1.0]
+    assert weights(draw(buffer, batch=1)[1]).tolist() == [1.0]
 
 
 def test_strata_hold_the_counts_within_one():
@@ -130,15 +134,15 @@ def test_frequencies_are_the_priorities():
 
 def test_uniform_replay_is_an_argument():
     buffer = buffer_of([1.0, 0.0, 1e9, np.nan], alpha=0.0)
-    buffer, drawn = draw(buffer, batch=4, beta=0.7)
-    assert sorted(drawn.indices.tolist()) == [0, 1, 2, 3] and drawn.weights.tolist() == [1.0] * 4
+    buffer, drawn = draw(buffer, batch=4)
+    assert sorted(drawn.indices.tolist()) == [0, 1, 2, 3] and weights(drawn, 0.7).tolist() == [1.0] * 4
     buffer = update(buffer, drawn.indices, drawn.generations, jnp.array([5.0, 0.0, 7.0, 8.0]))
     assert buffer.tree.priorities.tolist() == [1, 1, 1, 1, 0] and int(buffer.tree.sanitised) == 0
 
 
 def test_an_empty_buffer_gives_weights_of_zero():
     _, drawn = draw(prioritised.init(EXAMPLE, CAPACITY))
-    assert drawn.weights.tolist() == drawn.probabilities.tolist() == [0.0] * 8
+    assert weights(drawn).tolist() == drawn.probabilities.tolist() == [0.0] * 8
 
 
 # --- priorities come back -------------------------------------------------------------------------------------------
@@ -201,7 +205,7 @@ def test_no_chunk_is_in_more_batches_than_allowed(cap):
 def test_jit_changes_nothing():
     def life(buffer, insert, sample, update):
         buffer = insert(buffer, chunks(0, 4), jnp.array([1.0, 2.0, 3.0, 4.0]), 0)
-        buffer, drawn = sample(buffer, jax.random.key(3), batch=3, beta=0.5, version=1)
+        buffer, drawn = sample(buffer, jax.random.key(3), batch=3, version=1)
         buffer = update(buffer, drawn.indices, drawn.generations, jnp.array([0.5, 0.0, 7.0]))
         return buffer, drawn
 

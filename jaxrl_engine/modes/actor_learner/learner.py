@@ -1,6 +1,7 @@
 """One update of the async learner, one compiled function: new chunks in, replayed ones beside them, priorities back."""
 
 import dataclasses
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxrl_engine.core.async_config import ImpactConfig
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, Leaf, PyTree, TrainState
 from jaxrl_engine.replay import prioritised
-from jaxrl_engine.replay.prioritised import ReplayBuffer, Sample
+from jaxrl_engine.replay.prioritised import ReplayBuffer, Sample, Version
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -26,6 +27,33 @@ class LearnerState(Struct):
     updates: Int[Leaf, "*batch"]  # learned from or rejected
 
 
+@runtime_checkable
+class Replay(Protocol):
+    """How chunks are kept: `replay.prioritised`, or `replay.sharded`."""
+
+    def init(
+        self, example: PyTree, capacity: int, alpha: float, max_lag: int | None, max_reuse: int | None
+    ) -> ReplayBuffer:
+        """Return an empty buffer."""
+
+    def insert(
+        self, buffer: ReplayBuffer, chunks: PyTree, priorities: Float[Array, "K"] | None,
+        versions: Int[Array, "K"] | Version,
+    ) -> ReplayBuffer:  # fmt: skip
+        """Write chunks over the oldest."""
+
+    def sample(
+        self, buffer: ReplayBuffer, key: Key[Array, ""], batch: int, version: Version
+    ) -> tuple[ReplayBuffer, Sample]:
+        """Draw chunks. The key is consumed."""
+
+    def update_priorities(
+        self, buffer: ReplayBuffer, indices: Int[Array, "K"], generations: Int[Array, "K"],
+        priorities: Float[Array, "K"],
+    ) -> ReplayBuffer:  # fmt: skip
+        """Set the priorities of chunks that are still there."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Learner:
     """How an update is made up: `num_new` chunks as they come and `num_replayed` drawn from replay."""
@@ -37,6 +65,7 @@ class Learner:
     capacity: int  # chunks in replay
     min_size: int  # chunks in replay before any is drawn
     total_updates: int
+    replay: Replay = prioritised
 
     def init(self, key: Key[Array, ""], hyper: PyTree, example: Chunk) -> LearnerState:
         """Begin with empty replay for chunks like `example` `[b, …]`. The key is consumed."""
@@ -53,12 +82,12 @@ class Learner:
             return None
         one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), example)
         alpha = self.config.per_alpha if self.config.replay == "prioritised" else 0.0
-        return prioritised.init(one, self.capacity, alpha, self.config.max_lag, self.config.max_reuse)
+        return self.replay.init(one, self.capacity, alpha, self.config.max_lag, self.config.max_reuse)
 
     def step(self, state: LearnerState, rollouts: tuple[Chunk, ...]) -> tuple[LearnerState, Metrics]:
         """Learn once from the new chunks `[b, …]` of several rollouts and from replayed ones."""
         key, key_draw, key_update = jax.random.split(state.key, 3)
-        new, broken = without_broken(jax.tree.map(lambda *parts: jnp.concatenate(parts), *rollouts))
+        new, broken = without_broken(self.algorithm.arrange(one_batch(rollouts)))
         replay, drawn, sample = self._draw(state, new, key_draw)
         train_state, proximal, surprise, metrics = self.algorithm.update(
             state.train_state, state.proximal, drawn, key_update
@@ -89,13 +118,14 @@ class Learner:
         if state.replay is None:
             return None, Drawn(chunks=new, actor_weight=fresh, critic_weight=fresh, new=fresh > 0), None
         version = state.train_state.policy_version
-        replay, sample = prioritised.sample(state.replay, key, self.num_replayed, 1.0, version)
-        weight = jnp.where(replay.size >= self.min_size, jnp.asarray(sample.weights), 0.0)
+        replay, sample = self.replay.sample(state.replay, key, self.num_replayed, version)
+        enough = jnp.sum(replay.size) >= self.min_size
         beta = prioritised.anneal_beta(state.updates, self.total_updates, self.config.per_beta_start)
-        critic = jnp.where(weight > 0.0, weight**beta, 0.0)
+        actor, critic = (jnp.where(enough, prioritised.importance_weights(sample, b), 0.0) for b in (1.0, beta))
+        critic = jnp.where(actor > 0.0, critic, 0.0)
         drawn = Drawn(
-            chunks=jax.tree.map(lambda *parts: jnp.concatenate(parts), new, sample.items),
-            actor_weight=jnp.concatenate([fresh, weight]), critic_weight=jnp.concatenate([fresh, critic]),
+            chunks=self.algorithm.arrange(one_batch((new, sample.items))),
+            actor_weight=jnp.concatenate([fresh, actor]), critic_weight=jnp.concatenate([fresh, critic]),
             new=jnp.arange(self.num_new + self.num_replayed) < self.num_new,
         )  # fmt: skip
         return replay, drawn, sample
@@ -105,12 +135,17 @@ class Learner:
     ) -> ReplayBuffer:
         """Give the replayed chunks their new priorities, then write the new ones over the oldest."""
         fresh, seen = priorities[: self.num_new], priorities[self.num_new :]
-        replay = prioritised.update_priorities(replay, sample.indices, sample.generations, seen)
-        return prioritised.insert(replay, new, jnp.where(broken, 0.0, fresh), new.policy_version)
+        replay = self.replay.update_priorities(replay, sample.indices, sample.generations, seen)
+        return self.replay.insert(replay, new, jnp.where(broken, 0.0, fresh), new.policy_version)
 
     def _freshness(self, state: LearnerState, drawn: Drawn) -> Float[Array, "M"]:
         age = state.train_state.policy_version - drawn.chunks.policy_version
         return jnp.float32(self.config.staleness_decay) ** age
+
+
+def one_batch(parts: tuple[Chunk, ...]) -> Chunk:
+    """Return all chunks of several batches `[k, …]` as one `[K, …]`."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def without_broken(chunks: Chunk) -> tuple[Chunk, Bool[Array, "K"]]:
@@ -137,10 +172,11 @@ def lags(version: Int[Array, ""], drawn: Drawn) -> Metrics:
 
 
 def _counters(replay: ReplayBuffer) -> Metrics:
+    """Over all shards, where there are several."""
     counts = {
         "Buffer/Size": replay.size, "Buffer/Eligible": replay.eligible,
-        "Buffer/MeanUses": replay.uses.sum() / jnp.maximum(replay.size, 1),
+        "Buffer/MeanUses": replay.uses.sum() / jnp.maximum(jnp.sum(replay.size), 1),
         "Buffer/ExpiredByAge": replay.expired_by_age, "Buffer/ExpiredByReuse": replay.expired_by_reuse,
         "Buffer/StalePriorities": replay.tree.stale, "Buffer/SanitisedPriorities": replay.tree.sanitised,
     }  # fmt: skip
-    return {name: jnp.asarray(value, jnp.float32) for name, value in counts.items()}
+    return {name: jnp.sum(value).astype(jnp.float32) for name, value in counts.items()}

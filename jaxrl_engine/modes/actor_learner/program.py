@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jaxrl_engine.algos.impact import Impact
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, PyTree, TrainState
@@ -30,13 +29,15 @@ from jaxrl_engine.live.easel import Easel
 from jaxrl_engine.modes.actor_learner.actors import Message
 from jaxrl_engine.modes.actor_learner.collector import Collector, JaxSource, Source
 from jaxrl_engine.modes.actor_learner.host_collector import HostSource
-from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState
+from jaxrl_engine.modes.actor_learner.learner import LearnerState
 from jaxrl_engine.modes.actor_learner.ray_collector import RaySource
 from jaxrl_engine.modes.actor_learner.rows import RowWindow
 from jaxrl_engine.modes.actor_learner.running import Lockstep, Running, observed_names
+from jaxrl_engine.modes.actor_learner.spread import Spread, Step, make_learner
 from jaxrl_engine.modes.build import Build
 from jaxrl_engine.modes.first_actions import listening, tell
 from jaxrl_engine.modes.fused import Mean, Rows
+from jaxrl_engine.modes.placement import ONE_DEVICE, Placement, on_first_device
 from jaxrl_engine.runtime.errors import RunError, one_line
 
 STARTS = 2**31 - 1
@@ -69,20 +70,28 @@ class AsyncState(Struct):
 
 
 class AsyncProgram:
-    """Actors and learner of one configuration. Once `run_chunk` has been called, `close` must be."""
+    """Actors and learner of one configuration. Once `run_chunk` has been called, `close` must be.
 
-    def __init__(self, built: Build) -> None:
+    Over several devices the learner is spread; actors work on the first.
+
+    Raises:
+        UserError: the shards of replay cannot be split evenly over the devices.
+    """
+
+    def __init__(self, built: Build, placement: Placement = ONE_DEVICE) -> None:
         config = built.config
+        self.spread = None if placement.mesh is None else Spread(placement, config.impact.replay_shards)
         self.config, self.hyper = config, built.hyper
         self.interrupted: Callable[[], bool] = lambda: False  # asked while actors are waited for
         self.easel: Easel | None = None  # where actors leave pictures of host worlds; to be set before the run begins
-        self.learner = make_learner(built)
+        self.learner = make_learner(built, self.spread)
         share = config.num_envs // config.actors.num_workers
         self.rollouts_per_update = config.new_chunks // share
         self.metric_names = built.env.spec.metric_names
         self.source = make_source(built, share)
         self._actor_key = jax.random.fold_in(jax.random.key(config.seed), ACTOR_STREAM)
         self.broken_by: str | None = None
+        self._learn: Step
         self._running: Running | None = None
         self._introduced: set[int] = set()  # actors
 
@@ -90,7 +99,8 @@ class AsyncProgram:
 
     def init(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:
         """Begin a run, in lockstep with the first rollouts of every actor. The key is consumed."""
-        return jax.jit(self._init)(key, hyper)
+        placed = None if self.spread is None else self.spread.shardings(jax.eval_shape(self._init, key, hyper))
+        return jax.jit(self._init, out_shardings=placed)(key, hyper)
 
     def shapes(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:
         """The shapes of what `init` returns."""
@@ -98,11 +108,14 @@ class AsyncProgram:
 
     def compile(self, state: AsyncState) -> Callable[[AsyncState, Any], tuple[AsyncState, Rows]]:
         """Compile what actors and learner run; the state passed to the result is donated."""
-        behaviour = _behaviour(state.train_state)
+        behaviour = on_first_device(_behaviour(state.train_state))
         self.source.compile(behaviour)
         self._publish = jax.jit(_copied).lower(behaviour).compile()
         chunks = (self._example(),) * self.rollouts_per_update
-        self._learn = jax.jit(self.learner.step, donate_argnums=0).lower(state.learner, chunks).compile()
+        if self.spread is None:
+            self._learn = jax.jit(self.learner.step, donate_argnums=0).lower(state.learner, chunks).compile()
+        else:
+            self._learn = self.spread.compile(self.learner, state.learner, chunks)
         return self.run_chunk
 
     def saved(self, state: AsyncState) -> AsyncState:
@@ -118,8 +131,9 @@ class AsyncProgram:
             return saved
         return saved.replace(learner=saved.learner.replace(replay=self.learner.empty_replay(self._example())))
 
-    def shardings(self, state: PyTree) -> None:
-        """Return nothing: one device learns."""
+    def shardings(self, state: PyTree) -> PyTree:
+        """Where each leaf lives: shards of replay split over the devices of the mesh, all else on each of them."""
+        return None if self.spread is None else self.spread.shardings(state)
 
     def run_chunk(self, state: AsyncState, num_updates: int | np.integer) -> tuple[AsyncState, Rows]:
         """Run `num_updates` updates; fewer after too many rejected in a row, a signal, or too many broken actors.
@@ -142,7 +156,7 @@ class AsyncProgram:
             updates, skipped = updates + 1, int(learner.train_state.skipped_in_a_row)
             version = int(learner.train_state.policy_version)
             if updates % self.config.actors.weight_sync_interval == 0:
-                running.publish(version, self._publish(_behaviour(learner.train_state)))
+                running.publish(version, self._behaviour(learner.train_state))
             for message in messages:
                 running.grant(message.actor)
             running.observe(window, measured, messages, version, waited, time.perf_counter() - begun)
@@ -212,20 +226,25 @@ class AsyncProgram:
     def _begin(self, state: AsyncState) -> Running:
         """Start the actors; free-running ones that go on after a stop draw what was not drawn before."""
         updates = int(state.learner.updates)
-        if state.lockstep is None:
+        lockstep = on_first_device(state.lockstep)
+        if lockstep is None:
             self._actor_key = jax.random.fold_in(self._actor_key, updates)
 
         def make(index: int, generation: int) -> Collector:
-            if state.lockstep is not None and isinstance(self.source, JaxSource):
-                return self.source.go_on(state.lockstep.actors[index])
+            if lockstep is not None and isinstance(self.source, JaxSource):
+                return self.source.go_on(lockstep.actors[index])
             return self.source.begin(self._key(index, generation, STARTS), index)
 
         if isinstance(self.source, HostSource):
             self.source.easel = self.easel
-        behaviour = self._publish(_behaviour(state.train_state))
+        behaviour = self._behaviour(state.train_state)
         latest = (int(behaviour.policy_version), behaviour)
-        self._running = Running(self.config.actors, make, self._key, latest, state.lockstep)
+        self._running = Running(self.config.actors, make, self._key, latest, lockstep)
         return self._running
+
+    def _behaviour(self, train_state: TrainState) -> TrainState:
+        """What actors need of a learner, where they are, in memory that the learner's next step leaves alone."""
+        return self._publish(on_first_device(_behaviour(train_state)))
 
     def _take(self, running: Running, oldest: int) -> list[Message] | None:
         """Return the rollouts of one update, or None where the run is to stop."""
@@ -272,18 +291,6 @@ def make_source(built: Build, num_envs: int) -> Source:
     if actors.kind == "threads":
         return source
     return RaySource(source, actors.ray_address, actors.num_workers, actors.heartbeat_seconds)
-
-
-def make_learner(built: Build) -> Learner:
-    """The learner's share of a configuration."""
-    config, impact = built.config, built.config.impact
-    assert isinstance(built.algorithm, Impact)  # the configuration admits no other
-    return Learner(
-        algorithm=built.algorithm, config=impact, num_new=config.new_chunks,
-        num_replayed=impact.batch_size // config.num_steps - config.new_chunks,
-        capacity=impact.buffer_capacity // config.num_steps,
-        min_size=-(-impact.min_buffer_size // config.num_steps), total_updates=config.num_updates,
-    )  # fmt: skip
 
 
 def _behaviour(train_state: TrainState) -> TrainState:

@@ -14,6 +14,7 @@ from jaxrl_engine.algos.ppo_types import make_hyper
 from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.async_config import ImpactConfig
 from jaxrl_engine.modes.actor_learner.learner import Learner, lags, without_broken
+from jaxrl_engine.replay.sharded import ShardedReplay
 
 PPO = make(DISCRETE, PPOConfig(num_epochs=1, num_minibatches=1, anneal_learning_rate=False, normalize_rewards=False))
 
@@ -80,6 +81,34 @@ def test_priorities_are_the_surprise_before_learning(chunks):
     surprise = jax.jit(algorithm.update)(state.train_state, state.proximal, drawn, jax.random.key(1))[2]
     expected = surprise * 0.5 ** np.arange(B - 1, -1, -1)
     np.testing.assert_allclose(after.replay.tree.priorities[:B], expected, rtol=1e-4)
+
+
+def test_with_shards_both_weights_hold_the_first_power_of_what_shards_change(chunks):
+    learner = dataclasses.replace(
+        make_learner(per_alpha=1.0, per_beta_start=0.25), replay=ShardedReplay(2), capacity=18, min_size=B
+    )
+    state, worth = begun(learner, chunks), np.array([1, 1, 1, 2, 4, 8])  # shares 3/17 and 14/17, where halves are drawn
+    state = state.replace(replay=learner.replay.insert(state.replay, chunks[0], jnp.asarray(worth, jnp.float32), 0))
+    _, drawn, sample = jax.jit(learner._draw)(state, chunks[1], jax.random.key(2))
+    slots = np.asarray(sample.indices).reshape(2, 2) - np.array([[0], [9]])
+    found = worth.reshape(2, 3)[[[0], [1]], slots].ravel()
+    correction, rarest = np.repeat([2 * 3 / 17, 2 * 14 / 17], 2), found.min() / found
+    assert rarest.min() < 1
+    np.testing.assert_allclose(drawn.actor_weight, [*np.ones(B), *correction * rarest], rtol=1e-6)
+    np.testing.assert_allclose(drawn.critic_weight, [*np.ones(B), *correction * rarest**0.25], rtol=1e-6)
+
+
+def test_with_shards_there_is_enough_when_all_together_hold_enough(chunks):
+    learner = dataclasses.replace(make_learner(), replay=ShardedReplay(2), capacity=18)
+    state, step = begun(learner, chunks), jax.jit(learner.step)
+    found = []
+    for rollout in chunks:
+        state, metrics = step(state, (rollout,))
+        found.append([float(metrics[name]) for name in ("Async/NewShare", "Buffer/Size")])
+    np.testing.assert_allclose(found, [[1.0, B], [1.0, 2 * B], [B / (B + 4), 3 * B]])
+    stored = state.replay.items.reward.reshape(2, 3, 3, *state.replay.items.reward.shape[2:])
+    rewards = np.stack([rollout.reward.reshape(2, 3, *rollout.reward.shape[1:]) for rollout in chunks], axis=1)
+    np.testing.assert_array_equal(stored, rewards)  # half of every rollout in each shard, in order
 
 
 @pytest.mark.parametrize("field", ["reward", "observation", "log_prob"])
