@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.modes.actor_learner.spread import Spread
+from jaxrl_engine.modes.placement import Placement
 
 SHARDS, RING, UPDATES = 8, 37, 5
 WORLD = (
@@ -28,8 +29,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 from jaxrl_engine.modes.actor_learner.program import AsyncProgram
 from jaxrl_engine.modes.build import build
-from jaxrl_engine.runtime.config import parse
 from jaxrl_engine.modes.placement import Placement
+from jaxrl_engine.runtime.config import parse
 from jaxrl_engine.runtime.devices import data_mesh
 
 world, updates = sys.argv[1].split(), int(sys.argv[2])
