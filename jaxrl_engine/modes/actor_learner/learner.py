@@ -123,6 +123,8 @@ class Learner:
         beta = prioritised.anneal_beta(state.updates, self.total_updates, self.config.per_beta_start)
         actor, critic = (jnp.where(enough, prioritised.importance_weights(sample, b), 0.0) for b in (1.0, beta))
         critic = jnp.where(actor > 0.0, critic, 0.0)
+        # What is not learned from has shown no surprise: it keeps its priority.
+        sample = sample.replace(indices=jnp.where(actor > 0.0, sample.indices, -1))
         drawn = Drawn(
             chunks=self.algorithm.arrange(one_batch((new, sample.items))),
             actor_weight=jnp.concatenate([fresh, actor]), critic_weight=jnp.concatenate([fresh, critic]),

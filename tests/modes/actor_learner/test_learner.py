@@ -54,6 +54,16 @@ def test_new_chunks_are_kept_as_they_came_and_replayed_only_once_there_are_enoug
     assert (state.replay.uses > 0).any()
 
 
+def test_what_is_drawn_before_there_is_enough_keeps_its_priority(chunks):
+    learner = make_learner()
+    state, step = begun(learner, chunks), jax.jit(learner.step)
+    state, _ = step(state, (chunks[0],))
+    first = np.asarray(state.replay.tree.priorities[:B])
+    state, _ = step(state, (chunks[1],))
+    assert (state.replay.uses[:B] > 0).any() and (first > 0.0).all()
+    np.testing.assert_array_equal(state.replay.tree.priorities[:B], first)
+
+
 def test_two_rollouts_are_one_batch(chunks):
     learner = make_learner()
     state, step = begun(learner, chunks), jax.jit(learner.step)
