@@ -1,0 +1,194 @@
+"""The part of `benchmarks.scaling` that needs a process with several devices: the same training over more and more.
+
+    python -m benchmarks.scaling_devices '{"part": "devices", …}'      answers with one line of JSON
+
+All cells (a number of environments over a number of devices) are compiled and warmed up first. Then the update alone,
+the rollout alone and the whole fused program are timed in turn, cell after cell, round after round; every ratio is
+taken within a round.
+"""
+
+import dataclasses
+import json
+import math
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.driver import spread
+from benchmarks.flops import matmul_flops
+from jaxrl_engine.core.config import Config, EvaluationConfig
+from jaxrl_engine.modes.build import build
+from jaxrl_engine.modes.probe import collect_and_learn
+from jaxrl_engine.modes.programs import make_program
+from jaxrl_engine.runtime.devices import enable_compile_cache, peak_memory_bytes
+from jaxrl_engine.runtime.memory import bytes_of
+
+PARTS = ("update", "rollout", "chunk")
+NUM_STEPS = 32
+WIDTHS = {"f64": 8, "s64": 8, "u64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
+_REDUCE = re.compile(r"= (.+?) all-reduce(?:-start)?\(")
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+def configuration(num_envs: int) -> Config:
+    """The work: PPO on arms of two links, the networks and the minibatches of the defaults."""
+    return Config(env="reacher", num_envs=num_envs, num_steps=NUM_STEPS, evaluation=EvaluationConfig(count=0))
+
+
+def all_reduces(text: str) -> dict[str, int]:
+    """Count the all-reduces in a compiled program's text and their bytes: those in loops, and those outside.
+
+    A loop's body stands in the text once: of an update, `in_loops` are the all-reduces of one gradient step.
+    """
+    counted, entry = {"in_loops": 0, "bytes_in_loops": 0, "outside": 0, "bytes_outside": 0}, False
+    for line in text.splitlines():
+        entry = line.startswith("ENTRY") if line[:1] in ("%", "E") else entry
+        if found := _REDUCE.search(line):
+            where = "outside" if entry else "in_loops"
+            counted[where] += 1
+            counted[f"bytes_{where}"] += sum(
+                WIDTHS[kind] * math.prod(int(size) for size in sizes.split(",") if size)
+                for kind, sizes in _ARRAY.findall(found[1])
+            )
+    return counted
+
+
+@dataclasses.dataclass
+class Cell:
+    """One number of environments over one number of devices, compiled; the three parts of its training."""
+
+    num_envs: int
+    devices: int
+    state: Any
+    run_chunk: Callable[..., Any]
+    learn: Callable[..., Any]
+    collect: Callable[..., Any]
+    learned_from: tuple[Any, ...]
+    collected_with: tuple[Any, ...]
+    facts: dict[str, Any]
+    calls: dict[str, int] = dataclasses.field(default_factory=dict)  # of each part in a round
+
+    def seconds(self, part: str) -> float:
+        """Run a part for a round and return the seconds of one update, rollout, or both."""
+        calls = self.calls.get(part, 1)
+        begun = time.perf_counter()
+        if part == "chunk":
+            self.state, rows = self.run_chunk(self.state, np.int32(calls))
+            jax.block_until_ready(rows)
+        else:
+            function, given = (
+                (self.learn, self.learned_from) if part == "update" else (self.collect, self.collected_with)
+            )
+            for _ in range(calls):
+                jax.block_until_ready(function(*given))
+        return (time.perf_counter() - begun) / calls
+
+    def warm_up(self, seconds: float) -> None:
+        """Run every part, and find how often it fits into the time of a round."""
+        for part in PARTS:
+            self.seconds(part)
+            self.calls[part] = max(1, round(seconds / self.seconds(part)))
+
+
+def make_cell(num_envs: int, devices: int) -> Cell:
+    """Build and compile one cell."""
+    built = build(configuration(num_envs))
+    program: Any = make_program(built, devices)
+    state = program.init(built.keys, built.hyper)
+    chunk = program.compile(state)
+    collect, learn = collect_and_learn(program)
+    own = jax.tree.map(jnp.copy, (state.train_state, state.actor, state.key))  # the chunk takes the state's memory
+    with program.placement.context():
+        collecting = jax.jit(collect).lower(*own).compile()
+        trajectory = collecting(*own)
+        learning = jax.jit(learn).lower(own[0], trajectory, own[2]).compile()
+    shapes = program.shapes(built.keys, built.hyper)
+    facts = {
+        "state_bytes": bytes_of(shapes),
+        "state_bytes_of_environments": bytes_of(shapes.actor),
+        "chunk_temporary_bytes_per_device": _temporary(chunk),
+        "all_reduces": all_reduces(learning.as_text()),
+    }
+    if devices == 1:
+        facts["update_matmul_flops"] = matmul_flops(learn, own[0], trajectory, own[2])
+    return Cell(num_envs, devices, state, chunk, learning, collecting, (own[0], trajectory, own[2]), own, facts)
+
+
+def _temporary(compiled: Any) -> int | None:
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else int(analysis.temp_size_in_bytes)
+
+
+def measure(strong: Sequence[int], per_device: int, counts: Sequence[int], rounds: int, seconds: float) -> list[Any]:
+    """Time every part of every cell in turn, and return what is published of each.
+
+    Cells are `strong` environments over each of `counts` devices, and `per_device` × count over each count, beside
+    one device with as many.
+    """
+    places = {(envs, count) for envs in strong for count in counts}
+    places |= {(per_device * count, place) for count in counts for place in (1, count)}
+    cells = {place: make_cell(*place) for place in sorted(places)}
+    for cell in cells.values():
+        cell.warm_up(seconds)
+    timed: dict[str, list[dict[tuple[int, int], float]]] = {part: [] for part in PARTS}
+    for _ in range(rounds):
+        for part in PARTS:
+            timed[part].append({place: cell.seconds(part) for place, cell in cells.items()})
+    return [_record(cell, timed, per_device) for cell in cells.values()]
+
+
+def _record(cell: Cell, timed: Mapping[str, Sequence[Mapping[tuple[int, int], float]]], per_device: int) -> Any:
+    """Seconds, and ratios to one device: with the same batch, and, where `per_device` fits, with its share of it."""
+    here, alone, share = (cell.num_envs, cell.devices), (cell.num_envs, 1), (per_device, 1)
+    weak = cell.num_envs == per_device * cell.devices
+    record: dict[str, Any] = {"num_envs": cell.num_envs, "devices": cell.devices, **cell.facts}
+    for part, rounds in timed.items():
+        told = {
+            "seconds": spread([times[here] for times in rounds]),
+            "over_one_device": spread([times[here] / times[alone] for times in rounds]),
+        }
+        if weak:
+            told["over_as_many_updates_of_one"] = spread(
+                [times[here] / (cell.devices * times[share]) for times in rounds]
+            )
+        record[part] = told
+    return record
+
+
+def climb(num_envs: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Training speed with so many environments on one device, and the most memory this process ever held."""
+    built = build(configuration(num_envs))
+    program: Any = make_program(built)
+    state = program.init(built.keys, built.hyper)
+    chunk, speeds, updates = program.compile(state), [], 1
+    for _ in range(rounds + 2):  # one to warm up, one to learn how long an update takes
+        begun = time.perf_counter()
+        state, rows = chunk(state, np.int32(updates))
+        jax.block_until_ready(rows)
+        taken = (time.perf_counter() - begun) / updates
+        speeds.append(num_envs * NUM_STEPS / taken)
+        updates = max(1, round(seconds / taken))
+    return {
+        "num_envs": num_envs,
+        "device": jax.devices()[0].device_kind,
+        "steps_per_second": spread(speeds[2:]),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def main(words: Sequence[str]) -> None:
+    """Do what the one argument says."""
+    asked = json.loads(words[0])
+    part = asked.pop("part")
+    enable_compile_cache()
+    print(json.dumps(measure(**asked) if part == "devices" else climb(**asked)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
