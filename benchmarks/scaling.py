@@ -32,7 +32,8 @@ from benchmarks.report import write_json
 from benchmarks.scaling_report import report
 
 SECTIONS = ("devices", "processes", "all_reduce", "pieces", "gpu")
-SIMULATED = 8
+RUN = "gymnax:CartPole-v1"
+"""What whole runs train on: they start often, and this world compiles soon."""
 GOAL = 0.15
 """Of the update's time on one device, at most, for eight simulated devices with the same batch."""
 
@@ -41,6 +42,7 @@ GOAL = 0.15
 class Plan:
     """How much is measured."""
 
+    env: str = "reacher"  # of all sections but `processes`
     strong: tuple[int, ...] = (256, 1024, 4096)  # environments over each number of devices
     per_device: int = 128  # environments of weak scaling
     counts: tuple[int, ...] = (1, 2, 4, 8)  # simulated devices
@@ -53,29 +55,24 @@ class Plan:
 
 
 QUICK = Plan(
-    strong=(8,), per_device=4, counts=(1, 2), rounds=2, seconds=0.01, process_envs=8, process_steps=256,
+    env=RUN, strong=(8,), per_device=4, counts=(1, 2), rounds=2, seconds=0.01, process_envs=8, process_steps=256,
     sizes=(1_000, 4_000),
 )  # fmt: skip
 
 
-class Children:
-    """Processes of this benchmark, which share a compile cache of its own."""
+def start(module: str, *words: str, devices: int = 1, platform: str = "cpu") -> "subprocess.Popen[str]":
+    """Start a module, with so many simulated devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}".strip()
+    own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": platform} if platform == "cpu" else {}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words], cwd=ROOT, env=os.environ | own, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
-    def __init__(self, cache: str) -> None:
-        self.environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
 
-    def start(self, module: str, *words: str, devices: int = 1, platform: str = "cpu") -> "subprocess.Popen[str]":
-        """Start a module, with so many simulated devices."""
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}".strip()
-        own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": platform} if platform == "cpu" else {}
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *words], cwd=ROOT, env=self.environment | own, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def ask(self, module: str, question: dict[str, Any], **where: Any) -> Any:
-        """Return what a module of this benchmark answers."""
-        return json.loads(said([self.start(module, json.dumps(question), **where)])[0].splitlines()[-1])
+def ask(module: str, question: dict[str, Any], **where: Any) -> Any:
+    """Return what a module of this benchmark answers."""
+    return json.loads(said([start(module, json.dumps(question), **where)])[0].splitlines()[-1])
 
 
 def said(processes: Iterable["subprocess.Popen[str]"]) -> list[str]:
@@ -91,24 +88,25 @@ def said(processes: Iterable["subprocess.Popen[str]"]) -> list[str]:
     return [printed for _, printed, _ in told]
 
 
-def devices(plan: Plan, children: Children) -> Any:
+def devices(plan: Plan) -> Any:
     """Strong and weak scaling over simulated devices."""
     question = {
-        "part": "devices", "strong": plan.strong, "per_device": plan.per_device, "counts": plan.counts,
+        "part": "devices", "env": plan.env, "strong": plan.strong, "per_device": plan.per_device, "counts": plan.counts,
         "rounds": plan.rounds, "seconds": plan.seconds,
     }  # fmt: skip
-    cells = children.ask("benchmarks.scaling_devices", question, devices=max(plan.counts))
-    return {"per_device": plan.per_device, "steps_per_environment": 32, "cells": cells}
+    cells = ask("benchmarks.scaling_devices", question, devices=max(plan.counts))
+    return {"env": plan.env, "per_device": plan.per_device, "steps_per_environment": 32, "cells": cells}
 
 
-def processes(plan: Plan, children: Children) -> Any:
+def processes(plan: Plan) -> Any:
     """Whole runs of the sync mode in one process and in two, in turn, each with the same environments in all."""
     speeds: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(plan.rounds):
         for size in (1, 2) if turn % 2 == 0 else (2, 1):
-            speeds[size].append(_speed(plan, children, size))
+            speeds[size].append(_speed(plan, size))
     ratios = [two / one for one, two in zip(speeds[1], speeds[2], strict=True)]
     return {
+        "env": RUN,
         "num_envs": plan.process_envs,
         "steps_per_environment": 32,
         "steps_per_second": {str(size): spread(each) for size, each in speeds.items()},
@@ -116,17 +114,17 @@ def processes(plan: Plan, children: Children) -> Any:
     }
 
 
-def _speed(plan: Plan, children: Children, size: int) -> float:
+def _speed(plan: Plan, size: int) -> float:
     """Environment steps/s of one run, as its summary says."""
     with tempfile.TemporaryDirectory() as directory:
         words = [
-            "--platform", "cpu", "--env", "reacher", "--num-envs", str(plan.process_envs), "--num-steps", "32",
+            "--platform", "cpu", "--env", RUN, "--num-envs", str(plan.process_envs), "--num-steps", "32",
             "--total-steps", str(plan.process_steps), "--evaluation.count", "0", "--evaluation.episodes", "2",
             "--logging.no-tensorboard", "--quiet", "--run-dir", f"{directory}/run",
         ]  # fmt: skip
         at = f"127.0.0.1:{free_port()}"
         places = [["--distributed", f"{at},{rank},{size}"] if size > 1 else [] for rank in range(size)]
-        said([children.start("jaxrl_engine.run", *words, *place) for place in places])
+        said([start("jaxrl_engine.run", *words, *place) for place in places])
         summary = json.loads((Path(directory) / "run" / "summary.json").read_text())
     return float(summary["steps_per_second"])
 
@@ -137,28 +135,27 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def all_reduce(plan: Plan, children: Children) -> Any:
+def all_reduce(plan: Plan) -> Any:
     """Seconds of one all-reduce of several sizes between two processes."""
     question = {
         "coordinator": f"127.0.0.1:{free_port()}", "processes": 2, "sizes": plan.sizes, "rounds": plan.rounds
     }  # fmt: skip
-    started = [children.start("benchmarks.scaling_ranks", json.dumps({**question, "rank": rank})) for rank in range(2)]
+    started = [start("benchmarks.scaling_ranks", json.dumps({**question, "rank": rank})) for rank in range(2)]
     return json.loads(said(started)[0].splitlines()[-1])
 
 
-def pieces(plan: Plan, children: Children) -> Any:
+def pieces(plan: Plan) -> Any:
     """Bytes, and seconds of a broadcast."""
-    return children.ask("benchmarks.scaling_pieces", {"rounds": plan.rounds})
+    return ask("benchmarks.scaling_pieces", {"env": plan.env, "rounds": plan.rounds})
 
 
-def gpu(plan: Plan, children: Children) -> Any:
+def gpu(plan: Plan) -> Any:
     """One GPU with more and more environments, each number in a process of its own; None without a GPU."""
     if describe_machine()["accelerators"] is None:
         return None
-    seconds = {"part": "climb", "rounds": plan.rounds, "seconds": 1.0}
+    seconds = {"part": "climb", "env": plan.env, "rounds": plan.rounds, "seconds": 1.0}
     return [
-        children.ask("benchmarks.scaling_devices", {**seconds, "num_envs": number}, platform="gpu")
-        for number in plan.gpu_envs
+        ask("benchmarks.scaling_devices", {**seconds, "num_envs": number}, platform="gpu") for number in plan.gpu_envs
     ]
 
 
@@ -176,12 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = QUICK if options.quick else Plan()
     plan = dataclasses.replace(plan, rounds=options.rounds or plan.rounds)
     results = json.loads(options.output.read_text()) if options.output.exists() else {}
-    with tempfile.TemporaryDirectory() as cache:
-        for section in options.sections:
-            origin = provenance()
-            results[section] = {**origin, "record": MEASURE[section](plan, Children(cache))}
-            write_json(options.output, results)
-            print(f"{section} is measured", file=sys.stderr, flush=True)
+    for section in options.sections:
+        origin = provenance()
+        results[section] = {**origin, "record": MEASURE[section](plan)}
+        write_json(options.output, results)
+        print(f"{section} is measured", file=sys.stderr, flush=True)
     print(report({name: told["record"] for name, told in results.items()}, GOAL))
 
 

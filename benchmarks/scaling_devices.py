@@ -7,13 +7,14 @@ the rollout alone and the whole fused program are timed in turn, cell after cell
 taken within a round.
 """
 
-import dataclasses
 import json
 import math
+import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -21,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.driver import spread
-from benchmarks.flops import matmul_flops
 from jaxrl_engine.core.config import Config, EvaluationConfig
-from jaxrl_engine.modes.build import build
+from jaxrl_engine.modes.build import Build, build
+from jaxrl_engine.modes.placement import lay
 from jaxrl_engine.modes.probe import collect_and_learn
 from jaxrl_engine.modes.programs import make_program
 from jaxrl_engine.runtime.devices import enable_compile_cache, peak_memory_bytes
@@ -36,9 +37,9 @@ _REDUCE = re.compile(r"= (.+?) all-reduce(?:-start)?\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
-def configuration(num_envs: int) -> Config:
-    """The work: PPO on arms of two links, the networks and the minibatches of the defaults."""
-    return Config(env="reacher", num_envs=num_envs, num_steps=NUM_STEPS, evaluation=EvaluationConfig(count=0))
+def configuration(env: str, num_envs: int) -> Config:
+    """The work: PPO with the networks and the minibatches of the defaults."""
+    return Config(env=env, num_envs=num_envs, num_steps=NUM_STEPS, evaluation=EvaluationConfig(count=0))
 
 
 def all_reduces(text: str) -> dict[str, int]:
@@ -59,20 +60,33 @@ def all_reduces(text: str) -> dict[str, int]:
     return counted
 
 
-@dataclasses.dataclass
 class Cell:
-    """One number of environments over one number of devices, compiled; the three parts of its training."""
+    """One number of environments over one number of devices; the three parts of its training."""
 
-    num_envs: int
-    devices: int
-    state: Any
-    run_chunk: Callable[..., Any]
-    learn: Callable[..., Any]
-    collect: Callable[..., Any]
-    learned_from: tuple[Any, ...]
-    collected_with: tuple[Any, ...]
-    facts: dict[str, Any]
-    calls: dict[str, int] = dataclasses.field(default_factory=dict)  # of each part in a round
+    def __init__(self, num_envs: int, devices: int, built: Build, start: Any) -> None:
+        """Lay a run's start over the devices; it is compiled next."""
+        self.num_envs, self.devices = num_envs, devices
+        self.program: Any = make_program(built, devices)
+        self.state = lay(start, self.program.shardings(start))
+        # The chunk takes the state's memory.
+        self.given = jax.tree.map(jnp.copy, (self.state.train_state, self.state.actor, self.state.key))
+        self.collect, self.learn = collect_and_learn(self.program)
+        self.calls: dict[str, int] = {}  # of each part in a round
+
+    def compile_acting(self) -> None:
+        """Compile the whole program, and the rollout alone."""
+        self.run_chunk = self.program.compile(self.state)
+        with self.program.placement.context():
+            self.rollout = jax.jit(self.collect).lower(*self.given).compile()
+
+    def act(self) -> None:
+        """Collect what the update alone will learn from."""
+        self.learned_from = (self.given[0], jax.block_until_ready(self.rollout(*self.given)), self.given[2])
+
+    def compile_learning(self) -> None:
+        """Compile the update alone."""
+        with self.program.placement.context():
+            self.update = jax.jit(self.learn).lower(*self.learned_from).compile()
 
     def seconds(self, part: str) -> float:
         """Run a part for a round and return the seconds of one update, rollout, or both."""
@@ -82,9 +96,7 @@ class Cell:
             self.state, rows = self.run_chunk(self.state, np.int32(calls))
             jax.block_until_ready(rows)
         else:
-            function, given = (
-                (self.learn, self.learned_from) if part == "update" else (self.collect, self.collected_with)
-            )
+            function, given = (self.update, self.learned_from) if part == "update" else (self.rollout, self.given)
             for _ in range(calls):
                 jax.block_until_ready(function(*given))
         return (time.perf_counter() - begun) / calls
@@ -95,29 +107,32 @@ class Cell:
             self.seconds(part)
             self.calls[part] = max(1, round(seconds / self.seconds(part)))
 
+    def facts(self) -> dict[str, Any]:
+        """What is known of the programs without running them."""
+        return {
+            "num_envs": self.num_envs,
+            "devices": self.devices,
+            "state_bytes": bytes_of(self.state),
+            "state_bytes_of_environments": bytes_of(self.state.actor),
+            "chunk_temporary_bytes_per_device": _temporary(self.run_chunk),
+            "all_reduces": all_reduces(self.update.as_text()),
+        }
 
-def make_cell(num_envs: int, devices: int) -> Cell:
-    """Build and compile one cell."""
-    built = build(configuration(num_envs))
-    program: Any = make_program(built, devices)
-    state = program.init(built.keys, built.hyper)
-    chunk = program.compile(state)
-    collect, learn = collect_and_learn(program)
-    own = jax.tree.map(jnp.copy, (state.train_state, state.actor, state.key))  # the chunk takes the state's memory
-    with program.placement.context():
-        collecting = jax.jit(collect).lower(*own).compile()
-        trajectory = collecting(*own)
-        learning = jax.jit(learn).lower(own[0], trajectory, own[2]).compile()
-    shapes = program.shapes(built.keys, built.hyper)
-    facts = {
-        "state_bytes": bytes_of(shapes),
-        "state_bytes_of_environments": bytes_of(shapes.actor),
-        "chunk_temporary_bytes_per_device": _temporary(chunk),
-        "all_reduces": all_reduces(learning.as_text()),
-    }
-    if devices == 1:
-        facts["update_matmul_flops"] = matmul_flops(learn, own[0], trajectory, own[2])
-    return Cell(num_envs, devices, state, chunk, learning, collecting, (own[0], trajectory, own[2]), own, facts)
+
+def make_cells(env: str, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Cell]:
+    """Build, compile and warm up; programs are compiled on all cores, and never run beside another."""
+    cells, starts = {}, {}
+    for envs, devices in sorted(places):
+        if envs not in starts:
+            built = build(configuration(env, envs))
+            starts[envs] = built, make_program(built).init(built.keys, built.hyper)
+        cells[envs, devices] = Cell(envs, devices, *starts[envs])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(Cell.compile_acting, cells.values()))
+        for cell in cells.values():
+            cell.act()
+        list(pool.map(Cell.compile_learning, cells.values()))
+    return cells
 
 
 def _temporary(compiled: Any) -> int | None:
@@ -125,15 +140,15 @@ def _temporary(compiled: Any) -> int | None:
     return None if analysis is None else int(analysis.temp_size_in_bytes)
 
 
-def measure(strong: Sequence[int], per_device: int, counts: Sequence[int], rounds: int, seconds: float) -> list[Any]:
+def measure(
+    env: str, strong: Sequence[int], per_device: int, counts: Sequence[int], rounds: int, seconds: float
+) -> list[Any]:
     """Time every part of every cell in turn, and return what is published of each.
 
-    Cells are `strong` environments over each of `counts` devices, and `per_device` × count over each count, beside
-    one device with as many.
+    Cells are `strong` environments over each of `counts` devices, and `per_device` × count over each count.
     """
-    places = {(envs, count) for envs in strong for count in counts}
-    places |= {(per_device * count, place) for count in counts for place in (1, count)}
-    cells = {place: make_cell(*place) for place in sorted(places)}
+    places = {(envs, count) for envs in strong for count in counts} | {(per_device * count, count) for count in counts}
+    cells = make_cells(env, places)
     for cell in cells.values():
         cell.warm_up(seconds)
     timed: dict[str, list[dict[tuple[int, int], float]]] = {part: [] for part in PARTS}
@@ -146,24 +161,21 @@ def measure(strong: Sequence[int], per_device: int, counts: Sequence[int], round
 def _record(cell: Cell, timed: Mapping[str, Sequence[Mapping[tuple[int, int], float]]], per_device: int) -> Any:
     """Seconds, and ratios to one device: with the same batch, and, where `per_device` fits, with its share of it."""
     here, alone, share = (cell.num_envs, cell.devices), (cell.num_envs, 1), (per_device, 1)
-    weak = cell.num_envs == per_device * cell.devices
-    record: dict[str, Any] = {"num_envs": cell.num_envs, "devices": cell.devices, **cell.facts}
+    record = cell.facts()
     for part, rounds in timed.items():
-        told = {
-            "seconds": spread([times[here] for times in rounds]),
-            "over_one_device": spread([times[here] / times[alone] for times in rounds]),
-        }
-        if weak:
-            told["over_as_many_updates_of_one"] = spread(
-                [times[here] / (cell.devices * times[share]) for times in rounds]
-            )
+        told = {"seconds": spread([times[here] for times in rounds])}
+        if alone in rounds[0]:
+            told["over_one_device"] = spread([times[here] / times[alone] for times in rounds])
+        if cell.num_envs == per_device * cell.devices:
+            ratios = [times[here] / (cell.devices * times[share]) for times in rounds]
+            told["over_as_many_updates_of_one"] = spread(ratios)
         record[part] = told
     return record
 
 
-def climb(num_envs: int, rounds: int, seconds: float) -> dict[str, Any]:
+def climb(env: str, num_envs: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Training speed with so many environments on one device, and the most memory this process ever held."""
-    built = build(configuration(num_envs))
+    built = build(configuration(env, num_envs))
     program: Any = make_program(built)
     state = program.init(built.keys, built.hyper)
     chunk, speeds, updates = program.compile(state), [], 1

@@ -1,6 +1,6 @@
 """What a cost model of many machines is made of: how many bytes go where, and how long they take on this machine.
 
-    python -m benchmarks.scaling_pieces '{"rounds": 5}'      answers with one line of JSON
+    python -m benchmarks.scaling_pieces '{"env": "reacher", "rounds": 5}'      answers with one line of JSON
 
 Bytes follow from shapes alone. Times are those of one parameter broadcast taken apart: from the device, through TCP on
 the loopback interface, to the device.
@@ -28,9 +28,9 @@ from jaxrl_engine.runtime.memory import bytes_of
 ASYNC = ("async_color_lines.yaml", "async_cartpole.yaml")
 
 
-def sync_bytes() -> dict[str, Any]:
+def sync_bytes(env: str) -> dict[str, Any]:
     """What an update of the sync mode sums over the devices, and how often."""
-    config = configuration(8)
+    config = configuration(env, 8)
     built = build(config)
     params = jax.eval_shape(built.algorithm.init, built.keys, built.hyper).params
     return {
@@ -120,8 +120,9 @@ class Wire:
 
 def main(words: Sequence[str]) -> None:
     """Do what the one argument says."""
-    rounds = json.loads(words[0])["rounds"]
-    print(json.dumps({"sync": sync_bytes(), "async": [async_bytes(file, rounds) for file in ASYNC]}))
+    asked = json.loads(words[0])
+    sent = [async_bytes(file, asked["rounds"]) for file in ASYNC]
+    print(json.dumps({"sync": sync_bytes(asked["env"]), "async": sent}))
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ def _devices(record: Record, goal: float) -> str:
 
 
 def _strong(record: Record, goal: float) -> str:
-    weak = record["per_device"]
     rows = []
     for cell in record["cells"]:
-        if cell["devices"] > 1:
+        if cell["devices"] > 1 and "over_one_device" in cell["update"]:
             over = [cell[part]["over_one_device"] for part in ("update", "rollout", "chunk")]
             update, most = over[0]["median"] - 1.0, max(each["devices"] for each in record["cells"])
             verdict = ("met" if update <= goal else "missed") if cell["devices"] == most else ""
@@ -38,8 +37,7 @@ def _strong(record: Record, goal: float) -> str:
         "environments", "simulated devices", "update, ms", "update, times one device", "rollout", "whole chunk",
         "all-reduces per gradient step", f"goal: at most {1 + goal:.2f} of the update",
     )  # fmt: skip
-    title = f"Same batch over more simulated devices, which share the host's cores (weak scaling's {weak} among them)"
-    return f"**{title}**\n\n{table(header, rows)}"
+    return f"**The same batch over more simulated devices, which share the host's cores**\n\n{table(header, rows)}"
 
 
 def _weak(record: Record) -> str:
@@ -73,7 +71,7 @@ def _processes(record: Record, goal: float) -> str:
         [count, rate(speeds[count]["median"]), f"{rate(speeds[count]['min'])} to {rate(speeds[count]['max'])}", share]
         for count, share in (("1", ""), ("2", f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"))
     ]
-    title = f"Sync mode, {record['num_envs']:,} environments in all, processes on the same cores"
+    title = f"Sync mode, {record['env']}, {record['num_envs']:,} environments in all, processes on the same cores"
     return f"**{title}**\n\n{table(('processes', 'steps/s', 'range', 'two over one'), rows)}"
 
 
