@@ -67,8 +67,8 @@ class Cell:
         """Lay a run's start over the devices; it is compiled next."""
         self.num_envs, self.devices = num_envs, devices
         self.program: Any = make_program(built, devices)
-        self.state = lay(start, self.program.shardings(start))
-        # The chunk takes the state's memory.
+        # The chunk takes the state's memory: what others use is copied.
+        self.state = lay(jax.tree.map(jnp.copy, start), self.program.shardings(start))
         self.given = jax.tree.map(jnp.copy, (self.state.train_state, self.state.actor, self.state.key))
         self.collect, self.learn = collect_and_learn(self.program)
         self.calls: dict[str, int] = {}  # of each part in a round
