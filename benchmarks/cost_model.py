@@ -1,6 +1,7 @@
 """What many machines would do, computed from what one machine did.
 
-    python -m benchmarks.cost_model                  prints the tables of docs/scaling.md
+    python -m benchmarks.cost_model                              prints the tables of docs/scaling.md
+    python -m benchmarks.cost_model --write docs/scaling.md      lays them, and those of benchmarks.scaling, into it
 
 Reads `results/scaling.json` and `results/async_throughput.json`. Every input is marked: *measured* there, *computed*
 from shapes or programs, or *assumed* (`Assumptions`, which `--assume name=value` changes). What is printed of many
@@ -18,6 +19,7 @@ from typing import Any
 
 from benchmarks.machine import ROOT
 from benchmarks.report import rate, table
+from benchmarks.scaling_report import report
 
 RESULTS = ROOT / "benchmarks" / "results"
 HOSTS = (1, 10, 100, 256, 1000)
@@ -280,17 +282,37 @@ def document(records: Record, throughput: Record, assumed: Assumptions) -> str:
     return "\n\n".join(f"**{title}**\n\n{text}" for title, text in parts.items())
 
 
+def between(text: str, name: str, tables: str) -> str:
+    """Return a document with the block of this name replaced.
+
+    Raises:
+        ValueError: there is no such block.
+    """
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    if begin not in text or end not in text:
+        raise ValueError(f"no block between {begin.strip()} and {end}")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{tables}\n\n{end}{rest.partition(end)[2]}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the tables."""
+    """Print the tables, or write them into a document."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost_model", description=__doc__.split("\n")[0])
     parser.add_argument("--scaling", type=Path, default=RESULTS / "scaling.json")
     parser.add_argument("--throughput", type=Path, default=RESULTS / "async_throughput.json")
     parser.add_argument("--assume", nargs="*", default=[], metavar="NAME=VALUE", help="instead of what is assumed")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="lay the tables into its blocks")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     given = {name: float(value) for name, _, value in (word.partition("=") for word in options.assume)}
+    assumed = dataclasses.replace(Assumptions(), **given)  # type: ignore[arg-type]
     records = {name: told["record"] for name, told in json.loads(options.scaling.read_text()).items()}
     throughput = json.loads(options.throughput.read_text())["record"]
-    print(document(records, throughput, dataclasses.replace(Assumptions(), **given)))  # type: ignore[arg-type]
+    model = document(records, throughput, assumed)
+    if options.write is None:
+        print(model)
+        return
+    text = between(options.write.read_text(), "measured", report(records))
+    options.write.write_text(between(text, "model", model))
 
 
 if __name__ == "__main__":

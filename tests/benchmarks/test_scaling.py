@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import cost_model, scaling
 from benchmarks.cost_model import Assumptions, AsyncPieces, SyncPieces, hops_seconds, predict_async, predict_sync
+from benchmarks.machine import ROOT
 from benchmarks.scaling_devices import all_reduces
 from benchmarks.scaling_pieces import Wire, sync_bytes
 
@@ -121,6 +122,15 @@ def test_the_wire_takes_whole_messages_one_after_the_other():
             wire.send(bytes(size))
 
 
+def test_tables_are_laid_between_the_words_of_a_document():
+    text = "before\n<!-- model: begin -->\nold\n<!-- model: end -->\nafter\n"
+    new = cost_model.between(text, "model", "| new |")
+    assert new == "before\n<!-- model: begin -->\n\n| new |\n\n<!-- model: end -->\nafter\n"
+    assert cost_model.between(new, "model", "| new |") == new
+    with pytest.raises(ValueError, match="no block between <!-- measured: begin -->"):
+        cost_model.between(text, "measured", "")
+
+
 @pytest.mark.slow
 def test_every_section_is_measured_and_the_model_reads_it(tmp_path, capsys):
     output = tmp_path / "out.json"
@@ -151,5 +161,9 @@ def test_every_section_is_measured_and_the_model_reads_it(tmp_path, capsys):
     cost_model.main(["--scaling", str(output), "--assume", "gpu_times_host=50"])
     shown = capsys.readouterr().out
     assert "| gpu times host | 50 | assumed |" in shown
+    paper = tmp_path / "scaling.md"
+    paper.write_text((ROOT / "docs" / "scaling.md").read_text())
+    cost_model.main(["--scaling", str(output), "--write", str(paper)])
+    assert "| gpu times host | 100 | assumed |" in paper.read_text() and "**The same batch" in paper.read_text()
     for line in ("Sync mode on GPUs (computed)", "Async mode with many collectors (computed)"):
         assert line in shown
