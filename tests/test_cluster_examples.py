@@ -17,6 +17,7 @@ echo "$@" >> "$CALLS"
 IFS=' ' read -r code rest < "$CODES"
 echo "$rest" > "$CODES"
 mkdir -p "$RUN"; touch "$RUN/config.yaml"
+if [ "$code" = 3 ]; then sleep 0.1; touch "$RUN/summary.json"; fi
 exit "$code"
 """
 
@@ -36,8 +37,8 @@ def slurm(directory, codes):
 
 @pytest.mark.parametrize(
     ("codes", "ended", "calls"),
-    [("0", 0, 1), ("143", 143, 1), ("2", 2, 1), ("1 137 0", 0, 3), ("1 1 1 1 0", 1, 4)],
-)
+    [("0", 0, 1), ("143", 143, 1), ("2", 2, 1), ("1 137 0", 0, 3), ("1 1 1 1 0", 1, 4), ("1 3 0", 3, 2)],
+)  # 3: the run has written down how it ended
 def test_a_job_starts_again_what_broke_and_nothing_else(tmp_path, codes, ended, calls):
     code, told = slurm(tmp_path, codes)
     assert (code, len(told)) == (ended, calls)
