@@ -1,6 +1,6 @@
 """What more devices and more processes cost, and the pieces from which `benchmarks.cost_model` predicts many machines.
 
-    python -m benchmarks.scaling                             all sections (about eight minutes on two quiet cores)
+    python -m benchmarks.scaling                             all sections (six to nine minutes on two quiet cores)
     python -m benchmarks.scaling --sections processes        one of them; the others keep what the file holds
     python -m benchmarks.scaling --quick --output trial.json for a trial
 
@@ -47,7 +47,7 @@ class Plan:
     rounds: int = 5
     seconds: float = 0.3  # of each part of each cell in a round
     process_envs: int = 1024
-    process_steps: int = 400_000  # of a run in one process, or in two
+    process_steps: int = 1_000_000  # of a run in one process, or in two
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)  # bytes of an all-reduce
     gpu_envs: tuple[int, ...] = (32, 128, 512, 2048, 8192, 32_768, 65_536)
 

@@ -96,6 +96,8 @@ class Wire:
         self._mine = socket.create_connection(listener.getsockname())
         self._theirs, _ = listener.accept()
         listener.close()
+        for end in (self._mine, self._theirs):  # else a message's last piece may wait for word of the one before
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._thread = threading.Thread(target=self._receive)
         self._thread.start()
         return self
