@@ -7,7 +7,15 @@ import math
 import pytest
 
 from benchmarks import cost_model, scaling
-from benchmarks.cost_model import Assumptions, AsyncPieces, SyncPieces, hops_seconds, predict_async, predict_sync
+from benchmarks.cost_formulas import (
+    Assumptions,
+    AsyncPieces,
+    SyncPieces,
+    checks,
+    hops_seconds,
+    predict_async,
+    predict_sync,
+)
 from benchmarks.machine import ROOT
 from benchmarks.scaling_devices import all_reduces
 from benchmarks.scaling_pieces import Wire, sync_bytes
@@ -77,14 +85,16 @@ def test_what_does_not_shrink_with_the_batch():
 def test_what_of_the_learner_breaks_first():
     pieces = AsyncPieces(
         steps_per_host=100.0, learned_steps=1000.0, updates=2.0, bytes_per_step=30.0, steps_per_rollout=50,
-        broadcast_bytes=700, replay_bytes=0.0,
+        broadcast_bytes=700, replay_bytes=0.0, learner_dollars_per_hour=4.0,
     )  # fmt: skip
-    assumed = Assumptions(learner_bandwidth=10_000.0, message_seconds=0.01)
+    assumed = Assumptions(learner_bandwidth=10_000.0, message_seconds=0.01, collector_dollars_per_hour=0.7)
     told = predict_async(20, pieces, assumed)
     # 2,000 steps/s in 40 rollouts/s; two of them per host, each with new parameters.
     assert (told["learner"], told["inbound"], told["messages"]) == (2.0, 6.0, pytest.approx(0.4))
     assert told["outbound"] == pytest.approx(40 * 700 / 10_000)
     assert told["useful"] == pytest.approx(2000 / 6)
+    assert told["dollars_per_hour"] == pytest.approx(18.0)
+    assert told["dollars_per_billion_steps"] == pytest.approx(18 / 3600 * 1e9 / (2000 / 6))
     # Fewer updates than rollouts: what has not changed is not sent again.
     rarely = predict_async(20, dataclasses.replace(pieces, updates=0.5), assumed)
     assert rarely["outbound"] == pytest.approx(10 * 700 / 10_000)
@@ -103,7 +113,7 @@ def test_two_processes_pay_for_their_all_reduces():
         },
     }  # fmt: skip
     # 0.1 s and 1 ms per byte: five gradient steps of two all-reduces, 1,000 bytes in all, beside 15 s.
-    ((_, computed, measured),) = cost_model.checks(records, PIECES)
+    ((_, computed, measured),) = checks(records, PIECES)
     assert computed == pytest.approx(15 / (15 + 5 * (2 * 0.1 + 1.0))) and measured == 0.25
 
 
