@@ -32,6 +32,20 @@ RESULTS = ROOT / "benchmarks" / "results"
 HOSTS = (1, 10, 100, 256, 1000)
 MOST_ACTORS = 256
 """That `--num-workers` admits."""
+ASSUMED = {
+    "gpu_times_host": "speed of a GPU with a large batch, times that of the measured host",
+    "floor_seconds": "s, one environment step or gradient step on a GPU, however small",
+    "gpus_per_host": "GPUs of a host",
+    "local_latency": "s, one hop between GPUs of a host (NVLink)",
+    "local_bandwidth": "bytes/s between them",
+    "network_latency": "s, one hop between GPU hosts (InfiniBand)",
+    "network_bandwidth": "bytes/s between them",
+    "gpu_dollars_per_hour": "$ per hour of one GPU",
+    "collector_dollars_per_hour": "$ per hour of a collector host of two cores",
+    "learner_bandwidth": "bytes/s into the learner's host, and out of it (10 Gbit/s Ethernet)",
+    "message_seconds": "s of the learner's Python for one rollout",
+    "slow_world_steps_per_second": "steps/s of a collector host in a slow world, its steps as large as Color Lines'",
+}
 
 
 def simulated_reduce(records: Record, pieces: SyncPieces) -> list[list[str]]:
@@ -114,7 +128,8 @@ def inputs_table(pieces: SyncPieces, records: Record, throughput: Record, assume
         ["Color Lines: bytes per parameter broadcast", f"{colour.broadcast_bytes:,}", "computed"],
         ["Color Lines: replay in the learner's process, MiB", f"{colour.replay_bytes / 2**20:.0f}", "computed"],
     ]
-    rows += [[name.replace("_", " "), f"{value:g}", "assumed"] for name, value in dataclasses.asdict(assumed).items()]
+    values = dataclasses.asdict(assumed)
+    rows += [[f"`{name}`: {meaning}", f"{values[name]:g}", "assumed"] for name, meaning in ASSUMED.items()]
     return table(("input", "value", ""), rows)
 
 

@@ -132,6 +132,10 @@ def test_the_wire_takes_whole_messages_one_after_the_other():
             wire.send(bytes(size))
 
 
+def test_every_assumption_is_said():
+    assert set(cost_model.ASSUMED) == {field.name for field in dataclasses.fields(Assumptions)}
+
+
 def test_tables_are_laid_between_the_words_of_a_document():
     text = "before\n<!-- model: begin -->\nold\n<!-- model: end -->\nafter\n"
     new = cost_model.between(text, "model", "| new |")
@@ -170,10 +174,10 @@ def test_every_section_is_measured_and_the_model_reads_it(tmp_path, capsys):
         assert title in shown
     cost_model.main(["--scaling", str(output), "--assume", "gpu_times_host=50"])
     shown = capsys.readouterr().out
-    assert "| gpu times host | 50 | assumed |" in shown
+    assert "measured host | 50 | assumed |" in shown
     paper = tmp_path / "scaling.md"
     paper.write_text((ROOT / "docs" / "scaling.md").read_text())
     cost_model.main(["--scaling", str(output), "--write", str(paper)])
-    assert "| gpu times host | 100 | assumed |" in paper.read_text() and "**The same batch" in paper.read_text()
+    assert "measured host | 100 | assumed |" in paper.read_text() and "**The same batch" in paper.read_text()
     for line in ("Sync mode on GPUs (computed)", "Async mode with many collectors (computed)"):
         assert line in shown
