@@ -146,9 +146,10 @@ def test_tables_are_laid_between_the_words_of_a_document():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # nine processes start one after the other
 def test_every_section_is_measured_and_the_model_reads_it(tmp_path, capsys):
     output = tmp_path / "out.json"
-    scaling.main(["--quick", "--output", str(output)])
+    scaling.main(["--quick", "--rounds", "1", "--output", str(output)])
     shown = capsys.readouterr().out
     told = {name: each["record"] for name, each in json.loads(output.read_text()).items()}
     assert set(told) == set(scaling.SECTIONS)
