@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from benchmarks import cost_model, scaling
+from benchmarks import cost_model, scaling, scaling_report
 from benchmarks.cost_formulas import (
     Assumptions,
     AsyncPieces,
@@ -17,7 +17,7 @@ from benchmarks.cost_formulas import (
     predict_sync,
 )
 from benchmarks.machine import ROOT
-from benchmarks.scaling_devices import all_reduces
+from benchmarks.scaling_devices import all_reduces, climb
 from benchmarks.scaling_pieces import Wire, sync_bytes
 
 PROGRAM = """HloModule jit_learn
@@ -143,6 +143,17 @@ def test_tables_are_laid_between_the_words_of_a_document():
     assert cost_model.between(new, "model", "| new |") == new
     with pytest.raises(ValueError, match="no block between <!-- measured: begin -->"):
         cost_model.between(text, "measured", "")
+
+
+@pytest.mark.slow
+def test_what_a_gpu_would_be_asked_for_runs_here():
+    told = climb("gymnax:CartPole-v1", 4, 2, 0.01)
+    assert told["num_envs"] == 4 and told["peak_memory_bytes"] > 2**20
+    assert 0 < told["steps_per_second"]["min"] <= told["steps_per_second"]["max"]
+    assert "| 65,536 | 1.5 M | 2.50 |" in scaling_report.report(
+        {"gpu": [{**told, "num_envs": 65_536, "steps_per_second": {"median": 1.5e6}, "peak_memory_bytes": 2.5 * 2**30}]}
+    )
+    assert scaling_report.report({"gpu": None}) == ""
 
 
 @pytest.mark.slow
