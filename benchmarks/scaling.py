@@ -1,6 +1,6 @@
 """What more devices and more processes cost, and the pieces from which `benchmarks.cost_model` predicts many machines.
 
-    python -m benchmarks.scaling                             all sections (six to nine minutes on two quiet cores)
+    python -m benchmarks.scaling                             all sections (about eight minutes on two quiet cores)
     python -m benchmarks.scaling --sections processes        one of them; the others keep what the file holds
     python -m benchmarks.scaling --quick --output trial.json for a trial
 
@@ -41,7 +41,7 @@ class Plan:
     """How much is measured."""
 
     env: str = "reacher"  # of all sections but `processes`
-    strong: tuple[int, ...] = (256, 1024, 4096)  # environments over each number of devices
+    strong: tuple[int, ...] = (256, 1024, 4096)  # environments over one device and over the most; the last over each
     per_device: int = 128  # environments of weak scaling
     counts: tuple[int, ...] = (1, 2, 4, 8)  # simulated devices
     rounds: int = 5

@@ -145,9 +145,11 @@ def measure(
 ) -> list[Any]:
     """Time every part of every cell in turn, and return what is published of each.
 
-    Cells are `strong` environments over each of `counts` devices, and `per_device` × count over each count.
+    Cells are `strong` environments over the fewest and the most of `counts` devices (the most of them over each count:
+    a cell takes half a minute to compile), and `per_device` × count over each count.
     """
-    places = {(envs, count) for envs in strong for count in counts} | {(per_device * count, count) for count in counts}
+    places = {(envs, count) for envs in strong for count in (min(counts), max(counts))}
+    places |= {(max(strong), count) for count in counts} | {(per_device * count, count) for count in counts}
     cells = make_cells(env, places)
     for cell in cells.values():
         cell.warm_up(seconds)
