@@ -17,7 +17,7 @@ from benchmarks.cost_formulas import (
     predict_sync,
 )
 from benchmarks.machine import ROOT
-from benchmarks.scaling_devices import all_reduces, climb
+from benchmarks.scaling_devices import all_reduces
 from benchmarks.scaling_pieces import Wire, sync_bytes
 
 PROGRAM = """HloModule jit_learn
@@ -147,7 +147,8 @@ def test_tables_are_laid_between_the_words_of_a_document():
 
 @pytest.mark.slow
 def test_what_a_gpu_would_be_asked_for_runs_here():
-    told = climb("gymnax:CartPole-v1", 4, 2, 0.01)
+    question = {"part": "climb", "env": "gymnax:CartPole-v1", "num_envs": 4, "rounds": 2, "seconds": 0.01}
+    told = scaling.ask("benchmarks.scaling_devices", question)
     assert told["num_envs"] == 4 and told["peak_memory_bytes"] > 2**20
     assert 0 < told["steps_per_second"]["min"] <= told["steps_per_second"]["max"]
     assert "| 65,536 | 1.5 M | 2.50 |" in scaling_report.report(
