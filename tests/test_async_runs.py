@@ -34,9 +34,9 @@ def test_a_resumed_lockstep_run_ends_as_the_one_nobody_disturbed_to_the_bit(tmp_
 
 def test_a_run_goes_on_on_fewer_devices(tmp_path):
     place, shards = tmp_path / "run", ("--impact.replay-shards", 4, "--platform", "cpu")
-    done = run(*SMALL, *shards, "--num-devices", 4, "--total-steps", 4 * UPDATE, "--run-dir", place)
+    done = run(*SMALL, *shards, "--devices", 4, "--total-steps", 4 * UPDATE, "--run-dir", place)
     assert done.returncode == 0, done.stderr
-    done = run("--resume", place, "--platform", "cpu", "--num-devices", 2, "--total-steps", 9 * UPDATE, "--quiet")
+    done = run("--resume", place, "--platform", "cpu", "--devices", 2, "--total-steps", 9 * UPDATE, "--quiet")
     assert done.returncode == 0, done.stderr
     assert summary(place)["updates"] == 9 and summary(place)["eval"]["return"] > 0
 

@@ -24,8 +24,9 @@ def split_times(program: FusedProgram[OnPolicy], state: RunState) -> dict[str, f
     """Return the median seconds of one rollout and of one update compiled apart; the state is left as it is."""
     collect, learn = collect_and_learn(program)
     # The run's key is copied, not consumed: what is drawn here never reaches the run.
-    collection, trajectory = _timed(collect, state.train_state, state.actor, state.key)
-    update, _ = _timed(learn, state.train_state, trajectory, state.key)
+    with program.placement.context():
+        collection, trajectory = _timed(collect, state.train_state, state.actor, state.key)
+        update, _ = _timed(learn, state.train_state, trajectory, state.key)
     return {"Sync/CollectionTime": collection, "Sync/UpdateTime": update}
 
 

@@ -41,6 +41,7 @@ WRONG = [
     ("ppo.", PPOConfig, "num_epochs", [0, -1, 1.0, True]),
     ("ppo.", PPOConfig, "num_minibatches", [0, -1, 1.5]),
     ("ppo.", PPOConfig, "accumulate_gradients", [0, -1, 2.0]),
+    ("ppo.", PPOConfig, "shuffle_groups", [0, -1, 2.0]),
     ("ppo.", PPOConfig, "adam_epsilon", [0.0, -1.0, 2.0, NAN]),
     ("mat.", MATConfig, "blocks", [0, -1, 1.0]),
     ("mat.", MATConfig, "heads", [0, -1, 3]),
