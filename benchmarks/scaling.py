@@ -165,11 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.split("\n")[0])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="what to measure")
     parser.add_argument("--rounds", type=int, help="of every section (default: 5)")
+    parser.add_argument("--strong", type=int, nargs="+", help="environments of strong scaling (default: 256 1024 4096)")
+    parser.add_argument("--counts", type=int, nargs="+", help="simulated devices (default: 1 2 4 8)")
+    parser.add_argument("--process-steps", type=int, help="of a run in one process or two (default: 1,000,000)")
     parser.add_argument("--quick", action="store_true", help="as little as shows that it works")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "scaling.json")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     plan = QUICK if options.quick else Plan()
-    plan = dataclasses.replace(plan, rounds=options.rounds or plan.rounds)
+    asked = {name: getattr(options, name) for name in ("rounds", "strong", "counts", "process_steps")}
+    plan = dataclasses.replace(plan, **{name: value for name, value in asked.items() if value is not None})
     results = json.loads(options.output.read_text()) if options.output.exists() else {}
     for section in options.sections:
         origin = provenance()
