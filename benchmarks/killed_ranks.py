@@ -44,12 +44,12 @@ def trial(directory: Path, victim: int) -> dict[str, Any]:
         try:
             _until(lambda: len(_checkpoints(directory)) > 1)
             time.sleep(0.37 * INTERVAL)
-            ranks = _children(launched.pid)
+            ranks = children(launched.pid)
             newest = max(_checkpoints(directory))
             saved_at = (directory / "checkpoints" / str(newest)).stat().st_mtime
             os.kill(ranks[victim], signal.SIGKILL)
             killed, at = time.monotonic(), time.time()
-            _until(lambda: not any(map(_alive, ranks)))
+            _until(lambda: not any(map(alive, ranks)))
             down = time.monotonic() - killed
             _until(lambda: _trains(directory, ranks))
             back = time.monotonic() - killed
@@ -91,11 +91,13 @@ def _trains(directory: Path, former: list[int]) -> bool:
     return status.get("state") == "running" and status.get("pid") not in former
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Processes that a process has started, in order."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -14,11 +14,9 @@ longer is what splitting costs. Speed gained by devices is not measured here.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +28,7 @@ from benchmarks.driver import spread
 from benchmarks.machine import ROOT, describe_machine, provenance
 from benchmarks.report import write_json
 from benchmarks.scaling_report import report
+from jaxrl_engine.runtime.places import free_port
 
 SECTIONS = ("devices", "processes", "all_reduce", "pieces", "gpu")
 RUN = "gymnax:CartPole-v1"
@@ -125,12 +124,6 @@ def _speed(plan: Plan, size: int) -> float:
         said([start("jaxrl_engine.run", *words, *place) for place in places])
         summary = json.loads((Path(directory) / "run" / "summary.json").read_text())
     return float(summary["steps_per_second"])
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface on which nobody listens now."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
 
 
 def all_reduce(plan: Plan) -> Any:

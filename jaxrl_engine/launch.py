@@ -10,7 +10,6 @@ Exit codes: those of the run; 1 where it broke more often than is allowed.
 import dataclasses
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime.command_line import HELP_OPTIONS, print_help, read_arguments
 from jaxrl_engine.runtime.config import CONFIG_FILE, Invocation, parse
 from jaxrl_engine.runtime.errors import EXIT_FAILURE, EXIT_USER_ERROR, exit_with, one_line
+from jaxrl_engine.runtime.places import free_port
 from jaxrl_engine.runtime.run_directory import default_directory
 
 PROGRAM = "python -m jaxrl_engine.launch"
@@ -81,7 +81,7 @@ class Launch:
     def __init__(self, options: Options, arguments: Sequence[str], invocation: Invocation) -> None:
         self.options = options
         self.directory = invocation.resume or invocation.run_dir or default_directory(invocation.config)
-        self.arguments = [*_without(arguments, "--run-dir", "--resume")]
+        self.arguments = _without(arguments, "--run-dir", "--resume")
         self.resuming = invocation.resume is not None
         self.ranks: list[subprocess.Popen[bytes]] = []
         self.asked: int | None = None  # the signal that asked us to end
@@ -109,7 +109,7 @@ class Launch:
     def _start(self) -> None:
         begun = self.resuming or (self.directory / CONFIG_FILE).is_file()
         where = ["--resume" if begun else "--run-dir", str(self.directory)]
-        port, size = _free_port(), self.options.processes
+        port, size = free_port(), self.options.processes
         self.started = time.time()
         self.ranks = []
         for rank in range(size):
@@ -173,12 +173,6 @@ def _without(arguments: Sequence[str], *options: str) -> list[str]:
         else:
             kept.append(word)
     return kept
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _environment(rank: int, size: int) -> Mapping[str, str]:

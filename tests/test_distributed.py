@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,9 @@ import time
 import pytest
 from engine_cli import SMALL, fingerprint, run, start, summary, wait_for_steps
 from patience import wait_until
+
+from benchmarks.killed_ranks import alive, children
+from jaxrl_engine.runtime.places import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -25,12 +27,6 @@ from jaxrl_engine.run import main
 session.Session.run = lambda *_: {}["what is not there"]
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def ranks(*arguments, size=2, own=((), ())):
@@ -111,31 +107,18 @@ def test_an_exception_in_one_rank_leaves_none_waiting(tmp_path):
 def test_a_killed_rank_is_started_again_with_all_others(tmp_path):
     process = start("--processes", 2, "--", *LONG, "--run-dir", tmp_path / "run", module="launch")
     wait_until(lambda: any((tmp_path / "run" / "checkpoints").glob("[0-9]*")), 100)
-    saved, children = fingerprint(tmp_path / "run")[0], _children(process.pid)
-    os.kill(children[1], signal.SIGKILL)
+    saved, killed = fingerprint(tmp_path / "run")[0], children(process.pid)
+    os.kill(killed[1], signal.SIGKILL)
     begun = time.monotonic()
-    wait_until(lambda: not any(map(_alive, children)), 30)
+    wait_until(lambda: not any(map(alive, killed)), 30)
     assert time.monotonic() - begun < 30
     wait_for_steps(tmp_path / "run", saved + 64, process)
-    wait_until(lambda: len(_children(process.pid)) == 2, 60)
+    wait_until(lambda: len(children(process.pid)) == 2, 60)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
     assert "launch: rank 1 was killed by SIGKILL; all start again, 3 times more at most" in said
     assert summary(tmp_path / "run")["env_steps"] > saved
-
-
-def _children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(word) for word in file.read().split()]
-
-
-def _alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # --- what they refuse -------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from patience import wait_until
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.runtime import ray_session
+from jaxrl_engine.runtime.places import free_port
 
 SMALL = [
     *("--mode", "async", "--actors", "ray", "--env", "gymnax:CartPole-v1", "--num-envs", 4, "--num-workers", 2),
@@ -63,6 +64,7 @@ def test_told_to_stop_it_stops_and_leaves_no_process(tmp_path, place):
 JOINING = """
 import sys
 from jaxrl_engine.runtime import ray_session
+from jaxrl_engine.runtime.places import free_port
 ray_session.join(sys.argv[1])
 print(*(node["NodeManagerAddress"] for node in ray_session.ray().nodes() if node["Alive"]))
 ray_session.leave()
@@ -73,9 +75,7 @@ def test_a_ray_that_runs_already_is_joined_and_left_running(place):
     secret = "0123456789abcdef" * 4
     own = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret}
     environment = {**os.environ, **own, "RAY_TMPDIR": str(place), "RAY_USAGE_STATS_ENABLED": "0"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     head = subprocess.Popen(
         [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=0",
          "--include-dashboard=false", f"--port={port}", f"--temp-dir={place / 'head'}"],

@@ -9,7 +9,6 @@ from jaxrl_engine.core.types import Chunk, EnvSpec, Leaf, Trajectory
 
 SAME = ("action", "log_prob", "reward", "terminated", "truncated")
 """Fields that a chunk takes from a transition as they are."""
-ALSO_PER_STEP = ("observation", "packed_mask", "valid", "discounted_return")
 
 
 def cut_into_chunks(trajectory: Trajectory) -> Chunk:
@@ -31,12 +30,6 @@ def cut_into_chunks(trajectory: Trajectory) -> Chunk:
         discounted_return=of_environments(steps.extras.discounted_return),
         **{name: jnp.moveaxis(getattr(steps, name), 1, 0) for name in SAME},
     )  # fmt: skip
-
-
-def time_major(chunks: Chunk) -> Chunk:
-    """Return chunks `[K, T, …]` with what they have per step as `[T, K, …]`."""
-    per_step = {name: getattr(chunks, name) for name in (*SAME, *ALSO_PER_STEP)}
-    return chunks.replace(**{name: jnp.moveaxis(leaf, 0, 1) for name, leaf in per_step.items() if leaf is not None})
 
 
 def valid_steps(truncated: Bool[Leaf, "T *B"], done: Bool[Leaf, "T *B"]) -> Bool[Array, "T *B"]:

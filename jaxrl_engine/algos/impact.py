@@ -16,13 +16,12 @@ policy, with every weight 1, this is PPO.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxrl_engine.algos.chunks import time_major, unpack_mask
+from jaxrl_engine.algos.chunks import unpack_mask
 from jaxrl_engine.algos.minibatches import Minibatch
 from jaxrl_engine.algos.ppo import PPO
 from jaxrl_engine.algos.ppo_statistics import normalize, scaled_reward
@@ -50,11 +49,11 @@ class Drawn(Struct):
 
 
 class WeightedSamples(Struct):
-    """What the loss needs, leading axes `[T, K]`, then shuffled into minibatches."""
+    """What the loss needs: `[K, T]` where it is computed, `[T, K]` where it is shuffled, `[M]` in a minibatch."""
 
     samples: Samples  # its log-probabilities are the proximal policy's
-    correction: Float[Leaf, "*batch"]  # [T, K, A] ρ; the samples' advantages are B, those before it
-    actor_weight: Float[Leaf, "*batch"]  # [T, K, A]; 0 where a step is not valid
+    correction: Float[Leaf, "*batch"]  # [K, T, A] ρ; the samples' advantages are B, those before it
+    actor_weight: Float[Leaf, "*batch"]  # [K, T, A]; 0 where a step is not valid
     critic_weight: Float[Leaf, "*batch"]
     valid: Float[Leaf, "*batch"]
 
@@ -65,11 +64,6 @@ class WeightedSamples(Struct):
     @property
     def target(self) -> jax.Array:  # [*batch]
         return self.samples.target
-
-
-def as_it_is(batch: PyTree) -> PyTree:
-    """Return the batch: wherever it comes to lie, there it is learned from."""
-    return batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +78,6 @@ class Impact:
     ppo: PPOConfig
     impact: ImpactConfig
     network: NetworkConfig
-    arrange: Callable[[PyTree], PyTree] = as_it_is  # what samples `[M, …]` pass through before their gradient is taken
 
     def __post_init__(self) -> None:
         require(self.network.recurrent == "none", "network.recurrent", "none with algo impact", self.network.recurrent)
@@ -120,7 +113,8 @@ class Impact:
         """
         weighted, surprise, observed = self._samples(train_state, proximal, drawn)
         plain = dataclasses.replace(self.ppo, normalize_advantages=False)  # the loss does it, with weights
-        learned, summary = improve(self._loss, plain, train_state, weighted, None, key)
+        streams = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), weighted)
+        learned, summary = improve(self._loss, plain, train_state, streams, None, key)
         new = drawn.new & drawn.chunks.valid.all(axis=-1)
         learned = learned.replace(statistics=self._observe(train_state.statistics, drawn.chunks, weighted.target, new))
         kept = keep_if_finite(learned, train_state, summary)
@@ -134,28 +128,28 @@ class Impact:
         self, train_state: TrainState, proximal: PPOParams, drawn: Drawn
     ) -> tuple[WeightedSamples, Float[Array, "K"], Metrics]:
         chunks, statistics, hyper = drawn.chunks, train_state.statistics, train_state.hyper
-        steps = time_major(chunks)  # [T, K, …]
-        seen = normalize(statistics.observation, steps.observation)  # [T + 1, K, A, …]
-        mask = unpack_mask(self.spec, steps.packed_mask)
-        _, law = self.actor_critic.actor.apply(proximal.actor, (), seen[:-1], mask)
-        log_prob = law.log_prob(steps.action)
-        ratio = losses.probability_ratio(log_prob, steps.log_prob)  # π_p / μ
+        # Networks merge the axes of a batch. With chunks in front, those of a device stay together.
+        seen = normalize(statistics.observation, chunks.observation)  # [K, T + 1, A, …]
+        mask = unpack_mask(self.spec, chunks.packed_mask)
+        _, law = self.actor_critic.actor.apply(proximal.actor, (), seen[:, :-1], mask)
+        log_prob = law.log_prob(chunks.action)
+        ratio = losses.probability_ratio(log_prob, chunks.log_prob)  # π_p / μ
         if not self.impact.correction:
-            log_prob, ratio = steps.log_prob, jnp.ones_like(ratio)
+            log_prob, ratio = chunks.log_prob, jnp.ones_like(ratio)
         value, next_value = self._values(train_state, chunks, seen)
-        advantage, target, delta = _estimate(self.impact, statistics, hyper, steps, value, next_value, ratio)
-        shape = (*steps.valid.shape, self.spec.num_agents)
-        learned_from = steps.valid & (drawn.actor_weight > 0.0)[None]
+        advantage, target, delta = _estimate(self.impact, statistics, hyper, chunks, value, next_value, ratio)
+        shape = (*chunks.valid.shape, self.spec.num_agents)
+        learned_from = chunks.valid & (drawn.actor_weight > 0.0)[:, None]
         valid = jnp.broadcast_to(learned_from[..., None], shape).astype(jnp.float32)
-        weights = (valid * weight[None, :, None] for weight in (drawn.actor_weight, drawn.critic_weight))
+        weights = (valid * weight[:, None, None] for weight in (drawn.actor_weight, drawn.critic_weight))
         actor_weight, critic_weight = weights
         correction = jnp.minimum(ratio, self.impact.ratio_limit)
         samples = Samples(
-            observation=seen[:-1], action_mask=mask, action=steps.action, log_prob=log_prob,
+            observation=seen[:, :-1], action_mask=mask, action=chunks.action, log_prob=log_prob,
             advantage=advantage / correction, target=target, value=value, is_first=None,
         )  # fmt: skip
         size = jnp.abs(delta) * valid
-        mean = size.sum(axis=(0, 2)) / jnp.maximum(valid.sum(axis=(0, 2)), 1.0)
+        mean = size.sum(axis=(1, 2)) / jnp.maximum(valid.sum(axis=(1, 2)), 1.0)
         share = self.impact.peak_share
         log_ratio = jnp.log(ratio)
         worth = actor_weight * correction
@@ -168,24 +162,24 @@ class Impact:
         weighted = WeightedSamples(
             samples=samples, correction=correction, actor_weight=actor_weight, critic_weight=critic_weight, valid=valid
         )
-        return weighted, share * size.max(axis=(0, 2)) + (1.0 - share) * mean, metrics
+        return weighted, share * size.max(axis=(1, 2)) + (1.0 - share) * mean, metrics
 
     def _values(
         self, train_state: TrainState, chunks: Chunk, seen: Float[Array, "..."]
-    ) -> tuple[Float[Array, "T K A"], Float[Array, "T K A"]]:
+    ) -> tuple[Float[Array, "K T A"], Float[Array, "K T A"]]:
         """What the critic predicts of each step and of the true next time steps."""
         critic, params = self.actor_critic.critic, train_state.params.critic
         values = critic.apply(params, (), seen)[1]
-        following, truncated = values[1:], jnp.moveaxis(chunks.truncated, 0, 1)[..., None]
+        following, truncated = values[:, 1:], chunks.truncated[..., None]
 
-        def bootstrapped() -> Float[Array, "T K A"]:
+        def bootstrapped() -> Float[Array, "K T A"]:
             cut = normalize(train_state.statistics.observation, chunks.cut_observation)
-            return jnp.where(truncated, critic.apply(params, (), cut)[1][None], following)
+            return jnp.where(truncated, critic.apply(params, (), cut)[1][:, None], following)
 
-        return values[:-1], jax.lax.cond(truncated.any(), bootstrapped, lambda: following)
+        return values[:, :-1], jax.lax.cond(truncated.any(), bootstrapped, lambda: following)
 
     def _loss(self, params: PPOParams, hyper: PPOHyper, batch: Minibatch) -> tuple[Float[Array, ""], Metrics]:
-        weighted: WeightedSamples = self.arrange(batch.samples)
+        weighted: WeightedSamples = batch.samples
         samples, valid = weighted.samples, weighted.valid
         law, value = self._evaluate(params, samples)
         advantage = samples.advantage
@@ -207,7 +201,7 @@ class Impact:
         return law, value
 
     def _observe(
-        self, statistics: PPOStatistics, chunks: Chunk, target: Float[Array, "T K A"], new: Bool[Array, "K"]
+        self, statistics: PPOStatistics, chunks: Chunk, target: Float[Array, "K T A"], new: Bool[Array, "K"]
     ) -> PPOStatistics:
         """Take the new chunks into the statistics: replayed ones are in them already."""
 
@@ -218,7 +212,7 @@ class Impact:
             weights = jnp.broadcast_to(new.reshape(-1, *[1] * (batch.ndim - 1)), batch.shape)
             return running_stats.update(known, batch.astype(jnp.float32), weights)
 
-        returned, values = chunks.discounted_return, jnp.moveaxis(target, 1, 0)
+        returned, values = chunks.discounted_return, target
         if statistics.value is not None:
             values = running_stats.denormalize_values(statistics.value, values)
         return statistics.replace(
@@ -233,12 +227,12 @@ def _estimate(
     config: ImpactConfig,
     statistics: PPOStatistics,
     hyper: PPOHyper,
-    steps: Chunk,
-    value: Float[Array, "T K A"],
-    next_value: Float[Array, "T K A"],
-    ratio: Float[Array, "T K A"],
-) -> tuple[Float[Array, "T K A"], Float[Array, "T K A"], Float[Array, "T K A"]]:
-    """Advantages, value targets as the critic predicts them, and δ; `steps` lead with `[T, K]`."""
+    chunks: Chunk,
+    value: Float[Array, "K T A"],
+    next_value: Float[Array, "K T A"],
+    ratio: Float[Array, "K T A"],
+) -> tuple[Float[Array, "K T A"], Float[Array, "K T A"], Float[Array, "K T A"]]:
+    """Advantages, value targets as the critic predicts them, and δ."""
     if statistics.value is not None:
         value, next_value = (running_stats.denormalize_values(statistics.value, v) for v in (value, next_value))
 
@@ -249,9 +243,8 @@ def _estimate(
         return corrected_gae(delta, done, ratio, hyper.gamma, hyper.gae_lambda, config.ratio_limit), delta
 
     over_agents = jax.vmap(of_stream, in_axes=(1, 1, 1, None, None, 1), out_axes=1)
-    over_chunks = jax.vmap(over_agents, in_axes=1, out_axes=1)
-    reward = scaled_reward(statistics, steps.reward)
-    advantage, delta = over_chunks(reward, value, next_value, steps.terminated, steps.done, ratio)
+    reward = scaled_reward(statistics, chunks.reward)
+    advantage, delta = jax.vmap(over_agents)(reward, value, next_value, chunks.terminated, chunks.done, ratio)
     target = advantage + value
     if statistics.value is not None:
         target = running_stats.normalize_values(statistics.value, target)

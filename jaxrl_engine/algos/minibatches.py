@@ -75,10 +75,10 @@ def scan_minibatches(
 
     def take(index: Int[Array, "G m"], key: Key[Array, ""]) -> Minibatch:
         axis = 0 if memory is None else 1
-        chosen = jax.tree.map(lambda leaf: jnp.moveaxis(_take(leaf, index, axis), 0, axis), samples)
-        merged = jax.tree.map(lambda leaf: _merge(leaf, axis), chosen)
         return Minibatch(
-            samples=merged, memory=jax.tree.map(lambda leaf: _merge(_take(leaf, index, 0), 0), memory), key=key
+            samples=jax.tree.map(lambda leaf: _take(leaf, index, axis), samples),
+            memory=jax.tree.map(lambda leaf: _take(leaf, index, 0), memory),
+            key=key,
         )
 
     return jax.lax.scan(lambda learner, x: step(learner, take(*x)), learner, (indices, keys))
@@ -92,11 +92,9 @@ def _in_groups(leaf: Array, groups: int, *, flat: bool) -> Array:
 
 
 def _take(leaf: Array, index: Int[Array, "G m"], axis: int) -> Array:
-    return jax.vmap(lambda group, own: jnp.take(group, own, axis=axis))(leaf, index)
-
-
-def _merge(leaf: Array, axis: int) -> Array:
-    return leaf.reshape(*leaf.shape[:axis], -1, *leaf.shape[axis + 2 :])
+    """What each group's `index` picks along one of its axes, the groups' picks one after the other."""
+    picked = jax.vmap(lambda group, own: jnp.take(group, own, axis=axis), out_axes=axis)(leaf, index)
+    return picked.reshape(*picked.shape[:axis], -1, *picked.shape[axis + 2 :])
 
 
 def random_orders(key: Key[Array, ""], num_orders: int, count: int) -> Int[Array, "num_orders count"]:

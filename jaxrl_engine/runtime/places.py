@@ -1,6 +1,7 @@
 """One process's place among the several of a run, and how a command line writes it."""
 
 import dataclasses
+import socket
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,3 +34,9 @@ def parse_place(text: str) -> Place:
     if not rank < size:
         raise ValueError(f"distributed: RANK must be from 0 to SIZE - 1 = {size - 1}, not {rank}")
     return Place(coordinator, rank, size)
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -112,10 +112,10 @@ def abandon(place: Place, error: BaseException) -> NoReturn:
     code = EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILURE
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else EXIT_FAILURE
-    elif is_loss(error):
-        print(f"error: rank {place.rank}: another rank ended: {one_line(error)}", file=sys.stderr)
     elif isinstance(error, UserError | RunError):
         print(f"error: {one_line(error)}", file=sys.stderr)
+    elif _is_loss(error):
+        print(f"error: rank {place.rank}: another rank ended: {one_line(error)}", file=sys.stderr)
     else:
         sys.excepthook(type(error), error, error.__traceback__)
         print(f"error: rank {place.rank}: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
@@ -126,6 +126,6 @@ def abandon(place: Place, error: BaseException) -> NoReturn:
     os._exit(code)  # Python's own end would wait for the others, who wait for this rank
 
 
-def is_loss(error: BaseException) -> bool:
+def _is_loss(error: BaseException) -> bool:
     """Whether an error of JAX says that another rank has gone."""
-    return not isinstance(error, UserError | RunError) and any(word in str(error) for word in _LOST)
+    return any(word in str(error) for word in _LOST)

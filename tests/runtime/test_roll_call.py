@@ -7,7 +7,7 @@ import time
 import pytest
 
 from jaxrl_engine.core.errors import UserError
-from jaxrl_engine.runtime.places import Place, parse_place
+from jaxrl_engine.runtime.places import Place, free_port, parse_place
 from jaxrl_engine.runtime.roll_call import answer, call
 
 FACTS = {"seed": "3", "gamma": "0.9", "code": "abc", "version": "1"}
@@ -15,9 +15,7 @@ FACTS = {"seed": "3", "gamma": "0.9", "code": "abc", "version": "1"}
 
 @pytest.fixture
 def address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()
+    return "127.0.0.1", free_port()
 
 
 def hold(address, size, came, patience=5.0):

@@ -11,6 +11,7 @@ from jaxrl_engine.algos.impact import Drawn, Impact
 from jaxrl_engine.core.async_config import ImpactConfig
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Chunk, Leaf, PyTree, TrainState
+from jaxrl_engine.modes.placement import spread
 from jaxrl_engine.replay import prioritised
 from jaxrl_engine.replay.prioritised import ReplayBuffer, Sample, Version
 
@@ -87,7 +88,7 @@ class Learner:
     def step(self, state: LearnerState, rollouts: tuple[Chunk, ...]) -> tuple[LearnerState, Metrics]:
         """Learn once from the new chunks `[b, …]` of several rollouts and from replayed ones."""
         key, key_draw, key_update = jax.random.split(state.key, 3)
-        new, broken = without_broken(self.algorithm.arrange(one_batch(rollouts)))
+        new, broken = without_broken(spread(one_batch(rollouts)))
         replay, drawn, sample = self._draw(state, new, key_draw)
         train_state, proximal, surprise, metrics = self.algorithm.update(
             state.train_state, state.proximal, drawn, key_update
@@ -126,7 +127,7 @@ class Learner:
         # What is not learned from has shown no surprise: it keeps its priority.
         sample = sample.replace(indices=jnp.where(actor > 0.0, sample.indices, -1))
         drawn = Drawn(
-            chunks=self.algorithm.arrange(one_batch((new, sample.items))),
+            chunks=spread(one_batch((new, sample.items))),
             actor_weight=jnp.concatenate([fresh, actor]), critic_weight=jnp.concatenate([fresh, critic]),
             new=jnp.arange(self.num_new + self.num_replayed) < self.num_new,
         )  # fmt: skip

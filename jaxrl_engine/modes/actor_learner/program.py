@@ -99,7 +99,7 @@ class AsyncProgram:
 
     def init(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:
         """Begin a run, in lockstep with the first rollouts of every actor. The key is consumed."""
-        placed = None if self.spread is None else self.spread.shardings(jax.eval_shape(self._init, key, hyper))
+        placed = None if self.spread is None else self.spread.shardings(self.shapes(key, hyper))
         return jax.jit(self._init, out_shardings=placed)(key, hyper)
 
     def shapes(self, key: Key[Array, ""], hyper: PyTree) -> AsyncState:

@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 
 import jax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array
 
-from jaxrl_engine.algos.impact import Impact, as_it_is
+from jaxrl_engine.algos.impact import Impact
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.core.types import Chunk, PyTree
 from jaxrl_engine.modes.actor_learner.learner import Learner, LearnerState, Metrics, one_batch
@@ -49,16 +48,6 @@ class Spread:
         placed: LearnerState = self.placement.of(state, lambda path: path[0] == "replay")
         return placed
 
-    def batch(self, rows: PyTree) -> PyTree:
-        """Rows `[K, …]` of which every device is to learn from its part, where K can be divided; for compiled code."""
-
-        def place(leaf: Array) -> Array:
-            return jax.lax.with_sharding_constraint(
-                leaf, self.placement.everywhere if leaf.shape[0] % self.placement.size else self.placement.split
-            )
-
-        return jax.tree.map(place, rows)
-
     def over_shards(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function of one shard of replay as one of all: each device computes its own, and sees no other's."""
         # What varies over the devices is not followed into the loops of the sum tree, which begin with constants.
@@ -79,7 +68,8 @@ class Spread:
             in_shardings=(placed, self.placement.split),
             out_shardings=(placed, self.placement.everywhere),
         )
-        return step.lower(state, (jax.eval_shape(one_batch, rollouts),))
+        with self.placement.context():
+            return step.lower(state, (jax.eval_shape(one_batch, rollouts),))
 
     def compile(self, learner: Learner, state: LearnerState, rollouts: tuple[Chunk, ...]) -> Step:
         """Compile the learner's step for rollouts of these shapes, wherever they come from; the state is donated."""
@@ -98,8 +88,7 @@ def make_learner(built: Build, spread: Spread | None = None) -> Learner:
     assert isinstance(built.algorithm, Impact)  # the configuration admits no other
     shards, over_shards = impact.replay_shards, jax.vmap if spread is None else spread.over_shards
     return Learner(
-        algorithm=dataclasses.replace(built.algorithm, arrange=as_it_is if spread is None else spread.batch),
-        config=impact, num_new=config.new_chunks,
+        algorithm=built.algorithm, config=impact, num_new=config.new_chunks,
         num_replayed=impact.batch_size // config.num_steps - config.new_chunks,
         capacity=impact.buffer_capacity // (config.num_steps * shards) * shards,
         min_size=-(-impact.min_buffer_size // config.num_steps), total_updates=config.num_updates,
