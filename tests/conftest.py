@@ -15,6 +15,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE_DIRECTORY))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
+# XLA spends most of a test's time on fast code, for a program that runs once. Code made in a hurry is there five times
+# as soon; `XLA_FLAGS= python -m pytest` tests what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+
 # LAPACK's own threads spin for seconds over one small factorisation where a process per core runs tests already.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
 import engine_cli
 from engine_cli import SMALL, assert_one_line_error, run
+from several_devices import with_devices
 
 from jaxrl_engine.live.recording import FILE
 from jaxrl_engine.runtime.config import parse
@@ -126,10 +127,9 @@ def test_a_saved_policy_plays_in_the_browser(tmp_path):
 @pytest.mark.slow
 def test_a_run_on_eight_devices_is_shown_too(tmp_path):
     """The policy lies on every device, the wall's worlds on one."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     small = ("--env", "reacher", "--num-envs", "8", "--num-steps", "8", "--network.hidden-sizes", "8")
     options = ("--devices", "8", "--total-steps", "4096", "--evaluation.episodes", "4", "--record")
-    done = run(*small, *options, "--run-dir", tmp_path / "run", env=environment)
+    done = run(*small, *options, "--run-dir", tmp_path / "run", env=with_devices(8))
     assert done.returncode == 0, done.stderr
     assert "the wall shows no worlds" not in done.stderr + done.stdout
     topics = {json.loads(line)["topic"] for line in (tmp_path / "run" / FILE).read_text().splitlines()}

@@ -11,11 +11,12 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def answers():
-    return compute("ppo", "seeds")
+    return compute("ppo", "gru", "seeds")
 
 
-def test_eight_devices_learn_what_one_does(answers):
-    one, eight = answers["ppo"]["1"], answers["ppo"]["8"]
+@pytest.mark.parametrize("job", ["ppo", "gru"])
+def test_eight_devices_learn_what_one_does(answers, job):
+    one, eight = answers[job]["1"], answers[job]["8"]
     assert (one["devices"], eight["devices"], eight["shard"]) == (1, 8, [2])
     assert one["lengths"] == eight["lengths"]
     assert_close(one["params"], eight["params"], TOLERANCE)

@@ -17,9 +17,18 @@ SMALL = [
 TIMES = ("wall_seconds", "Perf/SPS")
 
 
-def start(*arguments: object, module: str = "run", **kwargs) -> subprocess.Popen:
+class Process(subprocess.Popen):
+    """A process that a failed test does not wait for."""
+
+    def __exit__(self, failed, *rest):
+        if failed:
+            self.kill()
+        super().__exit__(failed, *rest)
+
+
+def start(*arguments: object, module: str = "run", **kwargs) -> Process:
     command = [sys.executable, "-m", f"jaxrl_engine.{module}", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    return Process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
 
 def run(*arguments: object, module: str = "run", timeout: float = 110, **kwargs) -> subprocess.CompletedProcess:

@@ -31,6 +31,7 @@ SMALL = NetworkConfig(hidden_sizes=(16,))
 CARTPOLE = {"env": "gymnax:CartPole-v1", "num_envs": 16, "num_steps": 11, "ppo": PPO, "network": SMALL}
 JOBS = {
     "ppo": (Config(**CARTPOLE), (1, 8), 5),
+    "gru": (Config(**CARTPOLE | {"network": NetworkConfig(hidden_sizes=(8,), recurrent="gru")}), (1, 8), 3),
     "seeds": (Config(**CARTPOLE, num_seeds=8), (1, 8), 3),
     "hmasd": (
         Config(env="alice_and_bob", algo="hmasd", num_envs=8, num_steps=10, ppo=PPO,

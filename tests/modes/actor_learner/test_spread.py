@@ -1,7 +1,6 @@
 """The async learner on several devices, which change nothing of what it learns: simulated ones in their own process."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+from several_devices import with_devices
 
 from jaxrl_engine.core.errors import UserError
 from jaxrl_engine.modes.actor_learner.spread import Spread
@@ -80,9 +80,8 @@ print(json.dumps(answers))
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={SHARDS}"}
     command = [sys.executable, "-c", RUN, WORLD, str(UPDATES), str(tmp_path_factory.mktemp("compiled"))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=with_devices(SHARDS), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
