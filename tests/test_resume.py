@@ -18,7 +18,7 @@ from engine_cli import (
     wait_for_steps,
 )
 
-TOTAL_STEPS = 2_000_000
+TOTAL_STEPS = 600_000
 LONG = [*SMALL, "--total-steps", TOTAL_STEPS, "--checkpoint.every-seconds", 0.1, "--quiet"]
 
 

@@ -147,8 +147,10 @@ class FusedProgram(Generic[T]):
 
         return jax.lax.while_loop(unfinished, step, (state, rows))
 
-    def _make(self, keys: Key[Array, "*runs"], hyper: PyTree) -> RunState:
-        return self._init_one(keys, hyper) if self.num_runs is None else jax.vmap(self._init_one)(keys, hyper)
+    @functools.cached_property
+    def _make(self) -> Callable[[Key[Array, "*runs"], PyTree], RunState]:
+        """What starts every run; jitted, so that it is traced once for its shapes and to be run."""
+        return jax.jit(self._init_one if self.num_runs is None else jax.vmap(self._init_one))
 
     def _init_one(self, key: Key[Array, ""], hyper: PyTree) -> RunState:
         key_params, key_start, key_run = jax.random.split(key, 3)
