@@ -65,6 +65,12 @@ class WeightedSamples(Struct):
     def target(self) -> jax.Array:  # [*batch]
         return self.samples.target
 
+    def normalized_advantage(self) -> jax.Array:  # [*batch]
+        return losses.normalize_advantages(self.samples.advantage, self.actor_weight * self.correction)
+
+    def with_advantage(self, advantage: jax.Array) -> "WeightedSamples":
+        return self.replace(samples=self.samples.replace(advantage=advantage))
+
 
 @dataclasses.dataclass(frozen=True)
 class Impact:
@@ -112,9 +118,8 @@ class Impact:
         gradient that is not finite rejects the whole update, counted.
         """
         weighted, surprise, observed = self._samples(train_state, proximal, drawn)
-        plain = dataclasses.replace(self.ppo, normalize_advantages=False)  # the loss does it, with weights
         streams = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), weighted)
-        learned, summary = improve(self._loss, plain, train_state, streams, None, key)
+        learned, summary = improve(self._loss, self.ppo, train_state, streams, None, key)
         new = drawn.new & drawn.chunks.valid.all(axis=-1)
         learned = learned.replace(statistics=self._observe(train_state.statistics, drawn.chunks, weighted.target, new))
         kept = keep_if_finite(learned, train_state, summary)
@@ -182,10 +187,7 @@ class Impact:
         weighted: WeightedSamples = batch.samples
         samples, valid = weighted.samples, weighted.valid
         law, value = self._evaluate(params, samples)
-        advantage = samples.advantage
-        if self.ppo.normalize_advantages:
-            advantage = losses.normalize_advantages(advantage, weighted.actor_weight * weighted.correction)
-        samples = samples.replace(advantage=weighted.correction * advantage)
+        samples = samples.replace(advantage=weighted.correction * samples.advantage)
         averages = Averages(
             actor=lambda each: _mean(weighted.actor_weight * each, valid),
             critic=lambda each: _mean(weighted.critic_weight * each, valid),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,21 @@ PACKED_LIMIT = 4096
 """Up to this many items an order is drawn by sorting single 32-bit words; beyond, their random part gets too short."""
 
 
+class Passes(NamedTuple):
+    """How often samples are learned from, in how many parts each time, and how they are shuffled."""
+
+    epochs: int
+    minibatches: int
+    groups: int = 1
+
+
 class Minibatch(Struct):
     """`samples` is `[M, …]`; with memory, `[T, b, …]` for `b` environments and `memory` is theirs at the start."""
 
     samples: PyTree
     memory: PyTree  # [b, …], or None
     key: Key[Array, "*batch"]
+    beforehand: PyTree = None  # [M, …] or [T, b, …]: what was computed of the samples before the first step
 
     def split(self, parts: int) -> "Minibatch":
         """Cut into `parts` of equal size, stacked on a new leading axis; the key is consumed."""
@@ -36,10 +45,12 @@ class Minibatch(Struct):
 
             return apply
 
+        of_samples = cut(0 if self.memory is None else 1)
         return Minibatch(
-            samples=jax.tree.map(cut(0 if self.memory is None else 1), self.samples),
+            samples=jax.tree.map(of_samples, self.samples),
             memory=jax.tree.map(cut(0), self.memory),
             key=jax.random.split(self.key, parts),
+            beforehand=jax.tree.map(of_samples, self.beforehand),
         )
 
 
@@ -49,39 +60,40 @@ def scan_minibatches(
     samples: PyTree,
     memory: PyTree,
     key: Key[Array, ""],
-    *,
-    num_epochs: int,
-    num_minibatches: int,
-    num_groups: int = 1,
+    passes: Passes,
+    beforehand: Callable[[PyTree], PyTree] = lambda samples: None,
 ) -> tuple[Learner, Metrics]:
-    """Pass over samples `[T, B, …]` `num_epochs` times, each time in a fresh order, a gradient step per minibatch.
+    """Pass over samples `[T, B, …]`, each time in a fresh order, taking a gradient step per minibatch.
 
     Without memory all `T · B` samples are shuffled; with memory `[B, …]` whole environments are. Shuffling stays within
-    `num_groups` equal groups of neighbouring environments (the most that divide them and a minibatch alike, if those
+    `passes.groups` equal groups of neighbouring environments (the most that divide them and a minibatch alike, if those
     are fewer), and each minibatch takes as many from every group: where the groups lie on different devices, no sample
-    leaves its own. Returns the learner and the metrics stacked `[num_epochs · num_minibatches]`, in order. The key is
-    consumed.
+    leaves its own. `beforehand` is computed of the samples of all minibatches before the first step: where it needs
+    every device, they meet for it once, and not in every step. Returns the learner and the metrics stacked
+    `[epochs · minibatches]`, in order. The key is consumed.
     """
+    epochs, minibatches = passes.epochs, passes.minibatches
     key_order, key_step = jax.random.split(key)
     num_steps, num_envs = jax.tree.leaves(samples)[0].shape[:2]
     count = num_steps * num_envs if memory is None else num_envs
-    groups = math.gcd(num_groups, num_envs, count // num_minibatches)
+    groups = math.gcd(passes.groups, num_envs, count // minibatches)
     samples = jax.tree.map(lambda leaf: _in_groups(leaf, groups, flat=memory is None), samples)
     memory = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), memory)
-    orders = random_orders(key_order, num_epochs * groups, count // groups)
-    orders = orders.reshape(num_epochs, groups, num_minibatches, -1)
-    indices = jnp.moveaxis(orders, 1, 2).reshape(num_epochs * num_minibatches, groups, -1)
-    keys = jax.random.split(key_step, num_epochs * num_minibatches)
+    orders = random_orders(key_order, epochs * groups, count // groups)
+    orders = orders.reshape(epochs, groups, minibatches, -1)
+    indices = jnp.moveaxis(orders, 1, 2).reshape(epochs * minibatches, groups, -1)
+    keys = jax.random.split(key_step, epochs * minibatches)
 
-    def take(index: Int[Array, "G m"], key: Key[Array, ""]) -> Minibatch:
-        axis = 0 if memory is None else 1
-        return Minibatch(
-            samples=jax.tree.map(lambda leaf: _take(leaf, index, axis), samples),
-            memory=jax.tree.map(lambda leaf: _take(leaf, index, 0), memory),
-            key=key,
-        )
+    def take(index: Int[Array, "G m"]) -> PyTree:
+        return jax.tree.map(lambda leaf: _take(leaf, index, 0 if memory is None else 1), samples)
 
-    return jax.lax.scan(lambda learner, x: step(learner, take(*x)), learner, (indices, keys))
+    def take_and_step(learner: Learner, x: tuple[Array, Array, PyTree]) -> tuple[Learner, Metrics]:
+        index, key, known = x
+        memories = jax.tree.map(lambda leaf: _take(leaf, index, 0), memory)
+        return step(learner, Minibatch(samples=take(index), memory=memories, key=key, beforehand=known))
+
+    known = jax.vmap(lambda index: beforehand(take(index)))(indices)
+    return jax.lax.scan(take_and_step, learner, (indices, keys, known))
 
 
 def _in_groups(leaf: Array, groups: int, *, flat: bool) -> Array:

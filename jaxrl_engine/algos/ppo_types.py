@@ -3,12 +3,14 @@
 import dataclasses
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree
+from jaxrl_engine.ops.losses import normalize_advantages
 from jaxrl_engine.ops.running_stats import RunningStatistics
 
 
@@ -61,6 +63,12 @@ class Samples(Struct):
     target: Float[Leaf, "*batch"]  # as the critic predicts values: standardised, if it does
     value: Float[Leaf, "*batch"]
     is_first: Bool[Leaf, "*time_batch"] | None  # [T, B]; only with recurrence
+
+    def normalized_advantage(self) -> jax.Array:  # [*batch]
+        return normalize_advantages(self.advantage)
+
+    def with_advantage(self, advantage: jax.Array) -> "Samples":
+        return self.replace(advantage=advantage)
 
 
 def make_hyper(config: PPOConfig, num_updates: int, changes: Mapping[str, float] | None = None) -> PPOHyper:

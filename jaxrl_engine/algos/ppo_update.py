@@ -9,7 +9,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxrl_engine.algos.minibatches import Minibatch, scan_minibatches
+from jaxrl_engine.algos.minibatches import Minibatch, Passes, scan_minibatches
 from jaxrl_engine.algos.ppo_statistics import scaled_reward
 from jaxrl_engine.algos.ppo_types import PPOHyper, PPOStatistics, Samples
 from jaxrl_engine.core.algo_config import PPOConfig
@@ -127,8 +127,7 @@ def gradient(
 ) -> tuple[PyTree, Metrics]:
     """Gradient of the mean loss over a minibatch, in `accumulate_gradients` parts of equal size."""
     if config.normalize_advantages:
-        advantage = losses.normalize_advantages(batch.samples.advantage)
-        batch = batch.replace(samples=batch.samples.replace(advantage=advantage))
+        batch = batch.replace(samples=batch.samples.with_advantage(batch.beforehand))
     gradient_of = jax.grad(loss, has_aux=True)
     parts = config.accumulate_gradients
     if parts == 1:
@@ -142,10 +141,9 @@ def improve(
 ) -> tuple[TrainState, Metrics]:
     """Take `num_epochs × num_minibatches` gradient steps on samples `[T, B, …]`; statistics stay as they are.
 
-    `samples` are `Samples`, or others that have a `value` and a `target`.
-
-    `memory` `[B, …]` is that of recurrent networks at the rollout's start, else None. The key is consumed. Whether
-    the result may be kept is for `keep_if_finite` to say.
+    `samples` are `Samples`, or others that have a `value`, a `target`, and advantages to be normalised. `memory`
+    `[B, …]` is that of recurrent networks at the rollout's start, else None. The key is consumed. Whether the result
+    may be kept is for `keep_if_finite` to say.
     """
     hyper = train_state.hyper
     adam = optimizer(config, hyper)
@@ -164,7 +162,8 @@ def improve(
 
     (vector, opt_state), metrics = scan_minibatches(
         gradient_step, (vector, train_state.optimizer), samples, memory, key,
-        num_epochs=config.num_epochs, num_minibatches=config.num_minibatches, num_groups=config.shuffle_groups,
+        Passes(config.num_epochs, config.num_minibatches, config.shuffle_groups),
+        beforehand=lambda samples: samples.normalized_advantage() if config.normalize_advantages else None,
     )  # fmt: skip
     summary = {name: values.mean() for name, values in metrics.items()}
     summary["Losses/FirstRatioError"] = metrics["Losses/RatioError"][0]

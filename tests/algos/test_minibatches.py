@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxrl_engine.algos.minibatches import PACKED_LIMIT, Minibatch, random_orders, scan_minibatches
+from jaxrl_engine.algos.minibatches import PACKED_LIMIT, Minibatch, Passes, random_orders, scan_minibatches
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 1024, 1031, PACKED_LIMIT + 7])
@@ -24,12 +24,11 @@ def test_each_of_the_24_orders_of_four_is_equally_likely(key):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def _collect(samples, memory, key, epochs, minibatches, groups=1):
+def _collect(samples, memory, key, epochs, minibatches, groups=1, beforehand=lambda samples: None):
     def step(learner, batch: Minibatch):
         return learner + 1, batch
 
-    sizes = {"num_epochs": epochs, "num_minibatches": minibatches, "num_groups": groups}
-    return scan_minibatches(step, 0, samples, memory, key, **sizes)
+    return scan_minibatches(step, 0, samples, memory, key, Passes(epochs, minibatches, groups), beforehand)
 
 
 @pytest.mark.parametrize("groups", [1, 7])
@@ -60,11 +59,22 @@ def test_with_memory_environments_stay_whole_and_keep_their_memory(key):
     )
 
 
+@pytest.mark.parametrize("memory", [None, 10 * jnp.arange(6)])
+def test_what_is_computed_beforehand_is_of_the_minibatch_it_comes_with(key, memory):
+    numbers = jnp.square(jnp.arange(5 * 6.0)).reshape(5, 6)
+    centred = lambda samples: samples["x"] - samples["x"].mean()  # noqa: E731
+    _, batches = _collect({"x": numbers}, memory, key, 2, 3, 3, centred)
+    assert batches.samples["x"].shape == ((6, 10) if memory is None else (6, 5, 2))
+    for samples, known in zip(np.asarray(batches.samples["x"]), np.asarray(batches.beforehand), strict=True):
+        np.testing.assert_allclose(known, samples - samples.mean(), rtol=1e-6, atol=1e-4)
+
+
 @pytest.mark.parametrize("memory", [None, 5 * jnp.arange(6)])
 def test_split_cuts_without_loss(key, memory):
     shape = (6, 2) if memory is None else (5, 6)
     samples = {"x": jnp.arange(np.prod(shape)).reshape(shape)}
-    parts = Minibatch(samples=samples, memory=memory, key=key).split(3)
+    parts = Minibatch(samples=samples, memory=memory, key=key, beforehand=-samples["x"]).split(3)
+    np.testing.assert_array_equal(parts.beforehand, -parts.samples["x"])
     axis = 0 if memory is None else 1
     assert parts.samples["x"].shape == ((3, 2, 2) if memory is None else (3, 5, 2))
     np.testing.assert_array_equal(np.concatenate(list(np.asarray(parts.samples["x"])), axis=axis), samples["x"])

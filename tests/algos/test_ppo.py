@@ -116,7 +116,7 @@ def test_accumulated_gradients_are_the_whole_minibatch_gradient(key):
     samples = jax.tree.map(
         lambda leaf: leaf.reshape(T * B, *leaf.shape[2:]), whole._samples(state, make_trajectory(whole, state, key))
     )
-    batch = Minibatch(samples=samples, memory=None, key=key)
+    batch = Minibatch(samples=samples, memory=None, key=key, beforehand=samples.normalized_advantage())
     one, _ = ppo_update.gradient(whole._loss, whole.config, state.params, state.hyper, batch)
     five, _ = ppo_update.gradient(parts._loss, parts.config, state.params, state.hyper, batch)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(five), strict=True):

@@ -33,6 +33,7 @@ def test_whole_runs_are_split_where_devices_divide_them(answers):
 def test_learning_is_divided_and_no_sample_is_gathered(answers):
     one, eight = answers["learning"]["1"], answers["learning"]["8"]
     assert eight["gathers"]["learn"] == 0
+    assert 1 <= eight["meetings"] <= 2  # the sum of gradients and metrics, and a greatest
     assert eight["flops"] < one["flops"] / 4  # an eighth, and what is done once per device
 
 

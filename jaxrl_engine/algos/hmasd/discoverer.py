@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxrl_engine.algos.hmasd.coordinator import value_error
 from jaxrl_engine.algos.hmasd.optimizer import Fitted, Learner
 from jaxrl_engine.algos.hmasd.types import HMASDHyper
-from jaxrl_engine.algos.minibatches import Minibatch, scan_minibatches
+from jaxrl_engine.algos.minibatches import Minibatch, Passes, scan_minibatches
 from jaxrl_engine.core.algo_config import PPOConfig
 from jaxrl_engine.core.struct import Struct
 from jaxrl_engine.core.types import Leaf, PyTree
@@ -103,10 +103,8 @@ def scan_epochs(
 ) -> tuple[PyTree, dict[str, Array]]:
     """`scan_minibatches`, sparing it the shuffling where an epoch is a single batch. The key is consumed."""
     if config.num_minibatches > 1:
-        return scan_minibatches(
-            step, learners, samples, memory, key,
-            num_epochs=config.num_epochs, num_minibatches=config.num_minibatches,
-        )  # fmt: skip
+        passes = Passes(config.num_epochs, config.num_minibatches)
+        return scan_minibatches(step, learners, samples, memory, key, passes)
 
     def epoch(learners: PyTree, key: Key[Array, ""]) -> tuple[PyTree, dict[str, Array]]:
         return step(learners, Minibatch(samples=samples, memory=memory, key=key))
