@@ -48,21 +48,6 @@ ASSUMED = {
 }
 
 
-def simulated_reduce(records: Record, pieces: SyncPieces) -> list[list[str]]:
-    """Milliseconds that an all-reduce of the most simulated devices seems to take, from the time it adds."""
-    cells = records["devices"]["cells"]
-    most, rows = max(cell["devices"] for cell in cells), []
-    alone = {cell["num_envs"]: cell for cell in cells if cell["devices"] == 1}
-    for cell in cells:
-        if cell["devices"] == most and cell["num_envs"] in alone:
-            times = [each["update"]["seconds"]["median"] for each in (cell, alone[cell["num_envs"]])]
-            each = (times[0] - times[1]) / (pieces.gradient_steps * max(1, cell["all_reduces"]["in_loops"]))
-            rows.append(
-                [f"{cell['num_envs']:,}", f"{1e3 * times[1]:.3g}", f"{1e3 * times[0]:.3g}", f"{1e3 * each:.2g}"]
-            )
-    return rows
-
-
 def sync_table(pieces: SyncPieces, assumed: Assumptions) -> str:
     """The sync mode on 1, 8 and 64 GPUs: the same environments in all, and as many on each."""
     rows = []
@@ -137,13 +122,9 @@ def document(records: Record, throughput: Record, assumed: Assumptions) -> str:
     """Return all tables."""
     pieces = SyncPieces.of(records)
     tested = [[what, f"{said:.2f}", f"{seen:.2f}"] for what, said, seen in checks(records, pieces)]
-    header = ("environments", "update on one device, ms", "on all, ms", "one all-reduce, ms")
     parts = {
         "Inputs": inputs_table(pieces, records, throughput, assumed),
         "The model against this machine": table(("", "computed", "measured"), tested),
-        "What an all-reduce of the simulated devices seems to cost (computed from measured times)": table(
-            header, simulated_reduce(records, pieces)
-        ),
         "Sync mode on GPUs (computed)": sync_table(pieces, assumed),
         "Async mode with many collectors (computed); shares above 1 are more than there is": async_table(
             records, throughput, assumed
