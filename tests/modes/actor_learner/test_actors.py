@@ -81,6 +81,11 @@ def take(supervisor, count, seconds=10.0):
     return taken
 
 
+def assert_no_key_twice(place):
+    keys = tuple(place["keys"])  # as they are now: the actors are still at work
+    assert len(set(keys)) == len(keys)
+
+
 def test_every_rollout_arrives_once_in_each_actors_order(begin):
     supervisor, _ = begin(lambda n: n, lambda n: 100 + n)
     messages = take(supervisor, 20)
@@ -110,7 +115,7 @@ def test_an_actor_that_raises_is_started_anew_and_owes_nothing(begin):
     assert [message.generation for message in messages] == [0, 1, 1, 1, 1]
     assert supervisor.restarts == 1 and place["closed"] == 1
     assert supervisor.causes == ["actor 0: OSError: the game is gone"]
-    assert len(set(place["keys"])) == len(place["keys"])
+    assert_no_key_twice(place)
 
 
 def test_a_collector_that_cannot_be_built_counts_as_broken(begin):
@@ -147,7 +152,7 @@ def test_a_silent_actor_is_replaced_and_what_it_says_later_is_dropped(begin):
     assert "silent for" in supervisor.causes[0]
     release.set()
     wait_until(lambda: supervisor.take(0.01) is None and supervisor.dropped == 1)
-    assert len(set(place["keys"])) == len(place["keys"])
+    assert_no_key_twice(place)
 
 
 def test_waiting_for_a_ticket_is_not_silence(begin):
@@ -196,5 +201,4 @@ def test_whatever_breaks_whenever_the_rest_goes_on(begin, trial):
     messages = take(supervisor, 30)
     assert len(messages) == 30
     for place in places:
-        keys = tuple(place["keys"])  # the actors are still at work
-        assert len(set(keys)) == len(keys)
+        assert_no_key_twice(place)
