@@ -64,7 +64,6 @@ def test_told_to_stop_it_stops_and_leaves_no_process(tmp_path, place):
 JOINING = """
 import sys
 from jaxrl_engine.runtime import ray_session
-from jaxrl_engine.runtime.places import free_port
 ray_session.join(sys.argv[1])
 print(*(node["NodeManagerAddress"] for node in ray_session.ray().nodes() if node["Alive"]))
 ray_session.leave()

@@ -66,9 +66,11 @@ class WeightedSamples(Struct):
         return self.samples.target
 
     def normalized_advantage(self) -> jax.Array:  # [*batch]
+        """Return B of zero mean and unit deviation, weighted by w_a · ρ."""
         return losses.normalize_advantages(self.samples.advantage, self.actor_weight * self.correction)
 
     def with_advantage(self, advantage: jax.Array) -> "WeightedSamples":
+        """Return the samples with another B."""
         return self.replace(samples=self.samples.replace(advantage=advantage))
 
 

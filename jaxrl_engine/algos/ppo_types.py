@@ -65,9 +65,11 @@ class Samples(Struct):
     is_first: Bool[Leaf, "*time_batch"] | None  # [T, B]; only with recurrence
 
     def normalized_advantage(self) -> jax.Array:  # [*batch]
+        """Return the advantages of zero mean and unit deviation."""
         return normalize_advantages(self.advantage)
 
     def with_advantage(self, advantage: jax.Array) -> "Samples":
+        """Return the samples with other advantages."""
         return self.replace(advantage=advantage)
 
 

@@ -76,8 +76,7 @@ def run(config, devices, updates):
 
 
 def learning(config, devices):
-    """Floating-point operations of a device in one update's learning, how often it gathers, and how
-    often devices meet in a gradient step."""
+    """Floating-point operations of a device in one update's learning, and the compiled program's text."""
     built = build(config)
     program = make_program(built, devices)
     state = program.init(built.keys, built.hyper)
@@ -86,10 +85,7 @@ def learning(config, devices):
         collected = jax.jit(collect).lower(state.train_state, state.actor, state.key).compile()
         trajectory = collected(state.train_state, state.actor, state.key)
         learned = jax.jit(learn).lower(state.train_state, trajectory, state.key).compile()
-    gathers = {name: text.as_text().count(" all-gather(") for name, text in (("act", collected), ("learn", learned))}
-    lines = [line for line in learned.as_text().splitlines() if " all-reduce(" in line]
-    meetings = sum("/while/body/" in line for line in lines)
-    return {"flops": learned.cost_analysis()["flops"], "gathers": gathers, "meetings": meetings}
+    return {"flops": learned.cost_analysis()["flops"], "text": learned.as_text()}
 
 
 def resumed(directory):
